@@ -1,0 +1,132 @@
+"""PostgreSQL: one engine per process, one transaction per command, bound to one store.
+
+Row-level security is the net under every query: a session that is bound to no store sees nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+import orjson
+from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from libs.common.errors import Unavailable
+
+ALL_STORES = "*"
+"""The scope of a worker's own machinery and of the few look-ups that cross stores, each opened by name."""
+
+_BIND_STORE = text("SELECT set_config('app.store', :store, true)")
+
+
+class Base(DeclarativeBase):
+    """The naming convention makes every constraint droppable by name in a migration."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        UUID: Uuid(as_uuid=True),
+        int: BigInteger,
+    }
+
+
+def impersonal(reason: str) -> dict[str, str]:
+    """`info=` of a free-text column that holds no personal data; the reason is shown in the data map.
+
+    A test fails when a text, JSON or binary column is neither sealed nor declared so.
+    """
+    return {"impersonal": reason}
+
+
+def bind_store(session: AsyncSession, store_id: UUID | str) -> None:
+    """Bind every transaction of the session to one store, from its first statement."""
+    session.info["store"] = str(store_id)
+
+
+class Database:
+    """The engine of one database. Sessions commit when their block ends and roll back when it raises."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = url
+        self.engine = create_async_engine(
+            url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=5,
+            pool_recycle=1800,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+            connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"jit": "off"}},
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_StoreSession)
+
+    @asynccontextmanager
+    async def session(self, store_id: UUID | str) -> AsyncGenerator[AsyncSession]:
+        """One transaction bound to a store. Raises Unavailable when PostgreSQL cannot be reached."""
+        try:
+            async with self._sessions() as session:
+                bind_store(session, store_id)
+                yield session
+                await session.commit()
+        except Exception as error:
+            if is_outage(error):
+                raise Unavailable from error
+            raise
+
+    def platform_session(self) -> Any:
+        """One transaction over all stores: for machinery, never for a request of a store's caller."""
+        return self.session(ALL_STORES)
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self.engine.dispose()
+
+
+class _StoreSession(AsyncSession.sync_session_class):
+    """A session whose transactions start by naming their store to row-level security."""
+
+
+@event.listens_for(_StoreSession, "after_begin")
+def _name_the_store(session: Any, _transaction: Any, connection: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+    if (store := session.info.get("store")) is not None and not connection.in_nested_transaction():
+        connection.execute(_BIND_STORE, {"store": store})
+
+
+async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
+    """Bind the running transaction to another store: a consumer's batch holds events of several."""
+    if session.info.get("store") != str(store_id):
+        bind_store(session, store_id)
+        await session.execute(_BIND_STORE, {"store": str(store_id)})
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether PostgreSQL, and not the statement, is what failed: unreachable, restarting, full, out of connections."""
+    if isinstance(error, (PoolTimeout, InterfaceError, ConnectionError, asyncio.TimeoutError)):
+        return True
+    if isinstance(error, DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", "") or getattr(error.orig, "pgcode", ""))
+        # Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full,
+        # too many connections), operator intervention (shutdown).
+        return error.connection_invalidated or state[:2] in {"08", "53", "57"} or (
+            isinstance(error, OperationalError) and not state
+        )
+    return False
+
+
+async def check_reachable(connection: AsyncConnection) -> None:
+    """Raise unless PostgreSQL answers."""
+    await connection.execute(text("SELECT 1"))

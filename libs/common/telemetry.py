@@ -1,0 +1,106 @@
+"""Traces, metrics and logs: exported by OTLP when an endpoint is configured, silent otherwise.
+
+Logs are one JSON object a line. What a record's `extra` may carry is a list of names, not a list of
+exceptions: anything else is dropped, so that a forgotten e-mail cannot leave by accident.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import Span, SpanKind
+
+tracer = trace.get_tracer("vitrine")
+meter = metrics.get_meter("vitrine")
+
+LOGGED = frozenset(
+    {
+        "attempts", "batch", "count", "error", "events", "event_id", "event_type", "failures", "key_id",
+        "lag", "method", "outcome", "participant", "partition", "port", "reason", "request_id", "route", "seconds",
+        "service", "state", "status", "store_id", "topic", "verb", "version",
+    }
+)  # fmt: skip
+"""Names a log line may carry besides its message: ids, counts and fixed words."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; an exception gives its type and where it was raised, never its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Messages are constant texts by convention; interpolated arguments come from libraries only."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage() if record.name.startswith(_SPEAKING) else str(record.msg),
+        }
+        line |= {name: value for name, value in vars(record).items() if name in LOGGED}
+        if record.exc_info and record.exc_info[0]:
+            line["exception"] = record.exc_info[0].__name__
+            line["at"] = list(_frames(record.exc_info[2]))
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            line["trace_id"] = format(context.trace_id, "032x")
+        return orjson.dumps(line, default=str).decode()
+
+
+_SPEAKING = ("libs.", "services.", "deploy.", "uvicorn.error")
+
+
+def _frames(traceback: Any) -> Iterator[str]:
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        yield f"{code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno} {code.co_name}"
+        traceback = traceback.tb_next
+
+
+def start(service: str, *, level: str = "INFO") -> None:
+    """Set up logging, and OTLP export when `OTEL_EXPORTER_OTLP_ENDPOINT` says where to."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("aiokafka", "httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "aiokafka" else logging.WARNING)
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        _export(service)
+
+
+def _export(service: str) -> None:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource.create({"service.name": f"vitrine-{service}"})
+    traces = TracerProvider(resource=resource)
+    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(traces)
+    metrics.set_meter_provider(
+        MeterProvider(resource=resource, metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter())])
+    )
+
+
+def current_traceparent() -> str | None:
+    """The W3C trace context to send along, if a trace is under way."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
+
+
+@contextmanager
+def consumer_span(name: str, traceparent: str | None, **attributes: str | int) -> Iterator[Span]:
+    """A span that continues the publisher's trace, so that one trace crosses the broker."""
+    context = propagate.extract({"traceparent": traceparent}) if traceparent else None
+    with tracer.start_as_current_span(
+        name, context=context, kind=SpanKind.CONSUMER, attributes=attributes, record_exception=False
+    ) as span:
+        yield span
