@@ -1,0 +1,63 @@
+"""The environment variables of the whole platform on one machine.
+
+What the operator has set wins; what is missing is made once and kept in `secrets.json` of the data folder.
+"""
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from joserfc.jwk import ECKey
+
+from deploy.local.databases import NAMES
+from deploy.local.secret_file import SecretFile
+
+SERVICES = ("catalog", "orders", "identity", "billing", "privacy")
+
+
+def needs_postgres() -> bool:
+    """Whether any database of the platform is not on an operator's own server."""
+    return any(f"{name.upper()}_DATABASE_URL" not in os.environ for name in NAMES)
+
+
+def complete(variables: Mapping[str, str]) -> dict[str, str]:
+    """These variables, overruled by what the operator has set.
+
+    Migrations of an operator's database run as its application user unless a variable names an owner.
+    """
+    complete = {**variables, **{name: os.environ[name] for name in variables if name in os.environ}}
+    for name in map(str.upper, NAMES):
+        owner = f"{name}_MIGRATION_DATABASE_URL"
+        if f"{name}_DATABASE_URL" in os.environ and owner not in os.environ:
+            complete[owner] = os.environ[f"{name}_DATABASE_URL"]
+    return complete
+
+
+def keys(data: Path) -> dict[str, str]:
+    """`ORDERS_SERVICE_KEY` and its like (private ES256 JWKs), `SERVICE_KEYS` (the public ones) and master keys."""
+    file = SecretFile(data / "secrets.json")
+    variables = {
+        f"{service.upper()}_SERVICE_KEY": file.get(f"{service}_service_key", _service_key)
+        for service in SERVICES
+    }
+    public = {service: _public(variables[f"{service.upper()}_SERVICE_KEY"]) for service in SERVICES}
+    return variables | {
+        "SERVICE_KEYS": json.dumps(public),
+        "KEYRING_MASTER_KEY": file.get("keyring_master_key", _master_key),
+        "IDENTITY_MASTER_KEY": file.get("identity_master_key", _master_key),
+    }
+
+
+def _service_key() -> str:
+    return json.dumps(ECKey.generate_key("P-256", auto_kid=True).as_dict(private=True))
+
+
+def _public(private: str) -> Mapping[str, object]:
+    return ECKey.import_key(json.loads(private)).as_dict(private=False)
+
+
+def _master_key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()

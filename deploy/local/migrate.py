@@ -1,0 +1,51 @@
+"""`make migrate`: bring every database of the platform up to date.
+
+Reads the `…_MIGRATION_DATABASE_URL` and `…_DATABASE_URL` variables, so it serves an operator's own servers too.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
+
+from libs.common.migrations import upgrade
+
+PACKAGES = {
+    "catalog": "services.catalog",
+    "orders": "services.orders",
+    "identity": "services.identity",
+    "billing": "services.billing",
+    "privacy": "services.privacy",
+    "keyring": "services.privacy.keyring",
+    "destructions": "services.privacy.destructions",
+    "broker": "libs.common.broker",
+}
+
+
+async def migrate(environment: Mapping[str, str]) -> None:
+    """Run every package's migrations as the owner of its database and grant its rows to the application."""
+    for name, package in PACKAGES.items():
+        owner = environment[f"{name.upper()}_MIGRATION_DATABASE_URL"]
+        user = urlsplit(environment[f"{name.upper()}_DATABASE_URL"]).username or ""
+        await upgrade(package, owner, unquote(user))
+
+
+def main() -> None:
+    """Migrate the databases that the environment names."""
+    missing = [name for name in PACKAGES if f"{name.upper()}_MIGRATION_DATABASE_URL" not in os.environ]
+    if missing:
+        sys.exit(
+            "Set these first: "
+            + ", ".join(f"{name.upper()}_MIGRATION_DATABASE_URL" for name in missing)
+            + ".\n"
+            "On this machine `make run` migrates its own databases by itself."
+        )
+    begin = time.monotonic()
+    asyncio.run(migrate(os.environ))
+    print(f"{len(PACKAGES)} databases are up to date ({time.monotonic() - begin:.1f} s).")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What every test may ask for: real servers, started once a session and stopped by it."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from deploy.local.databases import provision
+from deploy.local.environment import keys
+from deploy.local.migrate import migrate
+from deploy.local.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def session_folder() -> Iterator[Path]:
+    """A throw-away folder with a short path, open to the system user PostgreSQL runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="vitrine-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+async def postgres(session_folder: Path) -> AsyncIterator[PostgresServer]:
+    """One PostgreSQL server, without fsync. Tests that stop or kill a server start their own."""
+    server = PostgresServer(session_folder / "postgres", fast=True)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def platform_environment(postgres: PostgresServer, session_folder: Path) -> Mapping[str, str]:
+    """The environment variables of the platform; every database exists and is migrated."""
+    environment = {**await provision(postgres), **keys(session_folder)}
+    await migrate(environment)
+    return environment
