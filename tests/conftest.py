@@ -9,6 +9,7 @@ import pytest
 
 from deploy.local.databases import provision
 from deploy.local.environment import keys
+from deploy.local.kafka import KafkaServer
 from deploy.local.migrate import migrate
 from deploy.local.postgres import PostgresServer
 
@@ -31,8 +32,25 @@ async def postgres(session_folder: Path) -> AsyncIterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-async def platform_environment(postgres: PostgresServer, session_folder: Path) -> Mapping[str, str]:
-    """The environment variables of the platform; every database exists and is migrated."""
-    environment = {**await provision(postgres), **keys(session_folder)}
+async def environment(postgres: PostgresServer, session_folder: Path) -> Mapping[str, str]:
+    """The environment variables of the platform; its databases exist and are empty."""
+    return {**await provision(postgres), **keys(session_folder)}
+
+
+@pytest.fixture(scope="session")
+async def platform_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment variables of the platform; every database is migrated.
+
+    A test of one part alone migrates what it needs: `await migrate(environment, ["keyring"])`.
+    """
     await migrate(environment)
     return environment
+
+
+@pytest.fixture(scope="session")
+async def kafka(session_folder: Path) -> AsyncIterator[KafkaServer]:
+    """One Apache Kafka node. Tests that stop or kill a node start their own."""
+    server = KafkaServer(session_folder / "kafka")
+    await server.start()
+    yield server
+    await server.stop()

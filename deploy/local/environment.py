@@ -37,14 +37,11 @@ def complete(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def keys(data: Path) -> dict[str, str]:
-    """`ORDERS_SERVICE_KEY` and its like (private ES256 JWKs), `SERVICE_KEYS` (the public ones) and master keys."""
+    """`ORDERS_SERVICE_KEY` … (private ES256 JWKs), `SERVICE_KEYS` (the public ones) and the master keys."""
     file = SecretFile(data / "secrets.json")
-    variables = {
-        f"{service.upper()}_SERVICE_KEY": file.get(f"{service}_service_key", _service_key)
-        for service in SERVICES
-    }
-    public = {service: _public(variables[f"{service.upper()}_SERVICE_KEY"]) for service in SERVICES}
-    return variables | {
+    private = {service: file.get(f"{service}_service_key", _service_key) for service in SERVICES}
+    public = {service: _public(key) for service, key in private.items()}
+    return {f"{service.upper()}_SERVICE_KEY": key for service, key in private.items()} | {
         "SERVICE_KEYS": json.dumps(public),
         "KEYRING_MASTER_KEY": file.get("keyring_master_key", _master_key),
         "IDENTITY_MASTER_KEY": file.get("identity_master_key", _master_key),

@@ -1,13 +1,13 @@
 """`make migrate`: bring every database of the platform up to date.
 
-Reads the `…_MIGRATION_DATABASE_URL` and `…_DATABASE_URL` variables, so it serves an operator's own servers too.
+Reads the `…_MIGRATION_DATABASE_URL` and `…_DATABASE_URL` variables: it serves an operator's own servers too.
 """
 
 import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from libs.common.migrations import upgrade
@@ -24,12 +24,15 @@ PACKAGES = {
 }
 
 
-async def migrate(environment: Mapping[str, str]) -> None:
-    """Run every package's migrations as the owner of its database and grant its rows to the application."""
-    for name, package in PACKAGES.items():
+async def migrate(environment: Mapping[str, str], names: Iterable[str] = PACKAGES) -> None:
+    """Run the migrations of these databases as their owner and grant the rows to their application role.
+
+    One after the other: Alembic keeps the migration under way in a global.
+    """
+    for name in names:
         owner = environment[f"{name.upper()}_MIGRATION_DATABASE_URL"]
         user = urlsplit(environment[f"{name.upper()}_DATABASE_URL"]).username or ""
-        await upgrade(package, owner, unquote(user))
+        await upgrade(PACKAGES[name], owner, unquote(user))
 
 
 def main() -> None:
