@@ -95,8 +95,8 @@ async def _fetch_into(folder: Path, stamp: str) -> None:
 class KafkaServer:
     """One Apache Kafka node on 127.0.0.1, its data and log in the folder `data`. A restart keeps the port.
 
-    With `proxy_port` a second listener at `proxied_port` sends its clients to `proxy_port`, from where a fault
-    proxy forwards to `proxied_port`; otherwise clients would pass by the proxy after the first answer.
+    With `proxy_port` a second listener at `proxied_port` sends its clients to `proxy_port`, where a fault
+    proxy forwards to `proxied_port`; without it clients pass by the proxy after the first answer.
     """
 
     def __init__(self, data: Path, port: int | None = None, *, proxy_port: int | None = None) -> None:

@@ -1,0 +1,59 @@
+# `make` alone explains every target.
+.DEFAULT_GOAL := help
+.PHONY: help run demo kafka test check format replay bench docs migrate lock clean
+PYTHON := .venv/bin/python
+LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+help: ## Show this list
+	@echo "Vitrine: two commands are enough, 'make run' and 'make test'."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: installed ## Start the whole platform at http://127.0.0.1:8000 (BROKER=kafka for Apache Kafka; ARGS="--port 9000")
+	@$(PYTHON) -m deploy.local.run $(ARGS)
+
+demo: installed ## Walk through a shop's life over HTTP: buy, pay, export, erase (VITRINE_URL names a running platform)
+	@$(PYTHON) -m deploy.local.demo $(ARGS)
+
+kafka: installed ## Fetch Apache Kafka with Maven and start one node at 127.0.0.1:9092
+	@$(PYTHON) -m deploy.local.kafka $(ARGS)
+
+test: installed-tests ## Run all tests on real PostgreSQL and Apache Kafka (ARGS="unit contract" for some parts)
+	@$(PYTHON) -m deploy.local.test $(ARGS)
+
+check: installed-tests ## Check format, lint, import contracts and types
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/lint-imports
+	@.venv/bin/pyright
+
+format: installed-tests ## Format the code and mend what the linter can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+replay: installed ## Drive parked events again (ARGS="--help" says which)
+	@$(PYTHON) -m libs.common.replay $(ARGS)
+
+bench: installed-tests ## Measure, print a table and write bench/results.json
+	@$(PYTHON) -m bench $(ARGS)
+
+docs: installed ## Write the AsyncAPI and OpenAPI documents again from the code
+	@$(PYTHON) -m deploy.local.documents $(ARGS)
+
+migrate: installed ## Migrate the databases named by ..._MIGRATION_DATABASE_URL (make run does it by itself)
+	@$(PYTHON) -m deploy.local.migrate
+
+lock: installed ## Choose newer versions of the dependencies and write the lock files
+	@echo uv | $(LOCK) --upgrade --output-file requirements-installer.lock -
+	@$(LOCK) --upgrade --extra local --output-file requirements.lock pyproject.toml
+	@$(LOCK) --constraint requirements.lock --extra local --extra test --output-file requirements-test.lock pyproject.toml
+
+clean: ## Delete the virtual environment and caches; the data of make run in .vitrine stays
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: installed installed-tests
+installed:
+	@sh deploy/local/bootstrap.sh
+installed-tests:
+	@sh deploy/local/bootstrap.sh --test
