@@ -5,6 +5,7 @@ only from identity's key set, never from the token.
 """
 
 import asyncio
+import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
+import orjson
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from joserfc import jwt
@@ -29,7 +31,7 @@ TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068, not a secret
 ALGORITHM = "ES256"
 _LEEWAY = 5
 _REFRESH_AT_MOST_EVERY = 10.0
-_REQUIRED: dict[str, Any] = {"essential": True}
+_REQUIRED: jwt.ClaimsOption = {"essential": True}
 _bearer = HTTPBearer(auto_error=False, description="An access token from identity.")
 
 
@@ -126,10 +128,6 @@ def _ids(keys: KeySet) -> set[str]:
 
 def _unverified_key_id(token: str) -> str:
     """Only names the key to look for; nothing of the token is believed before its signature is checked."""
-    import base64
-
-    import orjson
-
     head = token.split(".", 1)[0]
     header = orjson.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     if not isinstance(header, dict) or not isinstance(header.get("kid"), str):

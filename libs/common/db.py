@@ -68,11 +68,13 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=5,
             pool_recycle=1800,
-            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_serializer=_to_json,
             json_deserializer=orjson.loads,
             connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"jit": "off"}},
         )
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_StoreSession)
+        self._sessions = async_sessionmaker(
+            self.engine, expire_on_commit=False, sync_session_class=_StoreSession
+        )
 
     @asynccontextmanager
     async def session(self, store_id: UUID | str) -> AsyncGenerator[AsyncSession]:
@@ -94,6 +96,10 @@ class Database:
     async def close(self) -> None:
         """Give every connection back."""
         await self.engine.dispose()
+
+
+def _to_json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 class _StoreSession(AsyncSession.sync_session_class):
@@ -121,8 +127,10 @@ def is_outage(error: BaseException) -> bool:
         state = str(getattr(error.orig, "sqlstate", "") or getattr(error.orig, "pgcode", ""))
         # Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full,
         # too many connections), operator intervention (shutdown).
-        return error.connection_invalidated or state[:2] in {"08", "53", "57"} or (
-            isinstance(error, OperationalError) and not state
+        return (
+            error.connection_invalidated
+            or state[:2] in {"08", "53", "57"}
+            or (isinstance(error, OperationalError) and not state)
         )
     return False
 

@@ -74,7 +74,11 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
 
 def _pointer(location: Sequence[Any]) -> str:
     """The place in the request; a key the caller invented is not repeated."""
-    names = [str(part) for part in location if isinstance(part, int) or re.fullmatch(r"[A-Za-z_-]{1,40}", str(part))]
+    names = [
+        str(part)
+        for part in location
+        if isinstance(part, int) or re.fullmatch(r"[A-Za-z_-]{1,40}", str(part))
+    ]
     return "/".join(names)
 
 
@@ -83,7 +87,11 @@ async def _on_http(_request: Request, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if status == NotFound.status:
         return _problem_response(NotFound(headers=headers))
-    problem = {"type": "about:blank", "title": _PHRASES.get(status, "The request was refused"), "status": status}
+    problem = {
+        "type": "about:blank",
+        "title": _PHRASES.get(status, "The request was refused"),
+        "status": status,
+    }
     return JSONResponse(problem, status_code=status, headers=headers, media_type=PROBLEM)
 
 
@@ -123,7 +131,9 @@ def build_app(
             app.state.settings = settings
             app.state.database = Database(settings.database_url, pool_size=settings.database_pool_size)
             app.state.http = http
-            app.state.tokens = TokenVerifier(issuer=settings.issuer, jwks_url=settings.keys_of_identity, http=http)
+            app.state.tokens = TokenVerifier(
+                issuer=settings.issuer, jwks_url=settings.keys_of_identity, http=http
+            )
             app.state.vault = Vault.connect(service=service, settings=settings, http=http)
             try:
                 async with app.state.vault.following(app.state.database.url):
@@ -187,9 +197,12 @@ class BoundedBody:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        limit = next((n for suffix, n in self._limits.items() if scope["path"].endswith(suffix)), MAXIMUM_BODY)
+        limit = next(
+            (n for suffix, n in self._limits.items() if scope["path"].endswith(suffix)), MAXIMUM_BODY
+        )
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             return await _problem_response(_too_large(limit))(scope, receive, send)

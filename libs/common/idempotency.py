@@ -50,7 +50,9 @@ class IdempotencyRecord(Base):
 
     store_id: Mapped[UUID]
     key_hash: Mapped[bytes] = mapped_column(info=impersonal("hash of a random key and a route"))
-    request_hash: Mapped[bytes] = mapped_column(info=impersonal("keyed hash of a request, cleared with the record"))
+    request_hash: Mapped[bytes] = mapped_column(
+        info=impersonal("keyed hash of a request, cleared with the record")
+    )
     status: Mapped[int | None] = mapped_column(SmallInteger)
     reply: Mapped[bytes | None] = mapped_column(info=impersonal("ids and states; see the module"))
     location: Mapped[str | None] = mapped_column(info=impersonal("path of the created object"))

@@ -147,7 +147,7 @@ class Consumer:
             await self._together(items)
         except Unavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, its neighbours go on
+        except Exception as error:
             logger.info("batch is taken apart", extra={"error": type(error).__name__, "batch": len(items)})
             for item in items:
                 await self._alone(item)
@@ -156,7 +156,9 @@ class Consumer:
             await batch.commit()
         except Fenced:
             # Another member has the partition now and will meet our inbox rows.
-            logger.info("partition was taken over", extra={"topic": batch.topic, "partition": batch.partition})
+            logger.info(
+                "partition was taken over", extra={"topic": batch.topic, "partition": batch.partition}
+            )
 
     def _decoded(self, record: Record) -> Received[Event] | _Poison:
         try:
@@ -189,7 +191,7 @@ class Consumer:
                 return await self._together([item])
             except Unavailable:
                 raise
-            except Exception as error:  # noqa: BLE001 - it is parked with its reason below
+            except Exception as error:
                 if attempt == _ATTEMPTS_AT_ONCE:
                     await self._park_failed(_record(item), error)
                     return None
@@ -198,7 +200,9 @@ class Consumer:
         return None
 
     async def _park_failed(self, record: Record, error: Exception) -> None:
-        logger.error("event is parked", extra={"error": type(error).__name__, "topic": record.topic}, exc_info=error)
+        logger.error(
+            "event is parked", extra={"error": type(error).__name__, "topic": record.topic}, exc_info=error
+        )
         async with self._database.platform_session() as session:
             await _park(
                 session, record, reason=type(error).__name__, blocking=True, attempts=_ATTEMPTS_AT_ONCE,
@@ -213,7 +217,10 @@ class Consumer:
             handler = self._handlers[type(run[0].data)]
             await switch_store(session, run[0].envelope.store_id)
             with consumer_span(
-                f"handle {run[0].envelope.type}", run[0].envelope.traceparent, service=self._service, batch=len(run)
+                f"handle {run[0].envelope.type}",
+                run[0].envelope.traceparent,
+                service=self._service,
+                batch=len(run),
             ):
                 if _is_batched(handler):
                     await handler(session, run)  # pyright: ignore[reportArgumentType]
@@ -236,7 +243,9 @@ class Consumer:
     async def _keys_to_redrive(self, *, everything: bool) -> list[str]:
         due = text("true") if everything else DeadEvent.next_try_at <= func.now()
         async with self._database.platform_session() as session:
-            return list((await session.scalars(select(DeadEvent.key).where(due).distinct().limit(1000))).all())
+            return list(
+                (await session.scalars(select(DeadEvent.key).where(due).distinct().limit(1000))).all()
+            )
 
     async def _redrive_first(self, key: str, *, everything: bool) -> bool:
         failed: Exception | None = None
@@ -255,7 +264,7 @@ class Consumer:
                 return True
         except Unavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - recorded on the parked event
+        except Exception as error:
             failed = error
         await self._record_failure(dead_id, failed)
         return False
@@ -278,7 +287,9 @@ class Consumer:
             dead.reason = error.reason if isinstance(error, Undecodable) else type(error).__name__
             if dead.attempts >= _ATTEMPTS_IN_ALL or isinstance(error, Undecodable):
                 dead.next_try_at = None
-                logger.error("event is given up until replayed", extra={"topic": dead.topic, "attempts": dead.attempts})
+                logger.error(
+                    "event is given up until replayed", extra={"topic": dead.topic, "attempts": dead.attempts}
+                )
             else:
                 pause = min(_LONGEST_PAUSE, timedelta(seconds=2**dead.attempts))
                 dead.next_try_at = func.now() + pause
@@ -388,7 +399,7 @@ async def _park(
 
 def _trace_of(record: Record) -> str | None:
     parts = record.headers.get("traceparent", "").split("-")
-    return parts[1] if len(parts) == 4 else None  # noqa: PLR2004 - version, trace id, span id, flags
+    return parts[1] if len(parts) == 4 else None
 
 
 async def purge(database: Database) -> int:

@@ -16,13 +16,13 @@ from uuid import UUID, uuid4
 import aiosmtplib
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from pydantic import EmailStr, Field
-from sqlalchemy import func, text
+from sqlalchemy import Index, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, impersonal
 from libs.common.personal.data import PersonalData, Sealed, kind_named
-from libs.common.personal.vault import KeyDestroyed, KeyRestricted, Vault
+from libs.common.personal.vault import KeyDestroyed, KeyRestricted
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 from libs.common.worker import Duty, Work
 
@@ -36,7 +36,7 @@ _GIVEN_UP_AFTER = 20
 class Letter(
     PersonalData,
     retention=Retention.CORRESPONDENCE,
-    purposes=[Purpose.SERVICE_MESSAGES],
+    purposes=[Purpose.SERVICE_MAIL],
     legal_basis=LegalBasis.CONTRACT,
     recipients=["mail provider"],
 ):
@@ -51,7 +51,7 @@ class Letter(
 class RequestLetter(
     PersonalData,
     retention=Retention.REQUEST,
-    purposes=[Purpose.PRIVACY_REQUESTS],
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
     legal_basis=LegalBasis.LEGAL_OBLIGATION,
     recipients=["mail provider"],
 ):
@@ -67,6 +67,10 @@ class WaitingLetter(Base):
     """A sealed letter that the mail server has not accepted yet."""
 
     __tablename__ = "waiting_letter"
+    __table_args__ = (
+        Index("ix_waiting_letter_next_try_at", "next_try_at"),
+        Index("ix_waiting_letter_subject", "store_id", "subject_id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     store_id: Mapped[UUID]
@@ -121,7 +125,7 @@ async def _send(work: Work, row: Any) -> None:
     try:
         box: Sealed[Any] = Sealed(kind_named(row.kind), row.box)
         letter = await work.vault.open(
-            box, store_id=row.store_id, subject_id=row.subject_id, purpose=Purpose.SERVICE_MESSAGES
+            box, store_id=row.store_id, subject_id=row.subject_id, purpose=Purpose.SERVICE_MAIL
         )
     except KeyDestroyed:
         return await _forget(work, row.id)
@@ -178,7 +182,9 @@ def _templates(service: str) -> Environment:
 async def _try_again(work: Work, letter_id: UUID, attempts: int) -> None:
     async with work.database.platform_session() as session:
         await session.execute(
-            text("UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :pause) WHERE id = :id"),
+            text(
+                "UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :pause) WHERE id = :id"
+            ),
             {"id": letter_id, "pause": min(600, 2**attempts)},
         )
 

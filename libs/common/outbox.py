@@ -165,7 +165,9 @@ class Relay:
                 session.add(BrokerSeen(id=1, cluster_id=cluster))
             elif seen.cluster_id != cluster:
                 seen.cluster_id = cluster
-                again = await session.execute(text("UPDATE outbox SET sent_at = NULL WHERE sent_at IS NOT NULL"))
+                again = await session.execute(
+                    text("UPDATE outbox SET sent_at = NULL WHERE sent_at IS NOT NULL")
+                )
                 logger.error("the broker lost its log; publishing again", extra={"events": _count(again)})
         self._known_cluster = cluster
 

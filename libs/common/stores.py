@@ -38,7 +38,9 @@ async def known_store(session: AsyncSession, store_id: UUID) -> KnownStore:
 async def on_store_opened(session: AsyncSession, event: Received[StoreOpened]) -> None:
     """Keep the newest version of a store; a step back is ignored."""
     store = event.data
-    values = store.model_dump(include={"store_id", "slug", "name", "country", "currency", "language", "version"})
+    values = store.model_dump(
+        include={"store_id", "slug", "name", "country", "currency", "language", "version"}
+    )
     statement = upsert(KnownStore).values(values)
     await session.execute(
         statement.on_conflict_do_update(

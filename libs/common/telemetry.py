@@ -7,7 +7,7 @@ exceptions: anything else is dropped, so that a forgotten e-mail cannot leave by
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -97,7 +97,7 @@ def current_traceparent() -> str | None:
 
 
 @contextmanager
-def consumer_span(name: str, traceparent: str | None, **attributes: str | int) -> Iterator[Span]:
+def consumer_span(name: str, traceparent: str | None, **attributes: str | int) -> Generator[Span]:
     """A span that continues the publisher's trace, so that one trace crosses the broker."""
     context = propagate.extract({"traceparent": traceparent}) if traceparent else None
     with tracer.start_as_current_span(

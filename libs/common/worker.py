@@ -13,7 +13,6 @@ from datetime import timedelta
 
 import httpx
 import uvicorn
-from opentelemetry.metrics import CallbackOptions, Observation
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -23,7 +22,7 @@ from libs.common import idempotency, inbox, outbox, telemetry
 from libs.common.broker import Broker, BrokerError
 from libs.common.broker.connect import connect
 from libs.common.db import Database
-from libs.common.errors import Problem, Unavailable
+from libs.common.errors import Unavailable
 from libs.common.inbox import Consumer, Handlers
 from libs.common.listen import Listener
 from libs.common.outbox import Relay
@@ -104,7 +103,11 @@ class Worker:
     async def _perform(self, duty: Duty) -> None:
         async with contextlib.AsyncExitStack() as stack:
             channel = duty.channel or ""
-            hints = await stack.enter_async_context(Listener(self._work.database.url, channel)) if channel else None
+            hints = (
+                await stack.enter_async_context(Listener(self._work.database.url, channel))
+                if channel
+                else None
+            )
             while not self._stopping.is_set():
                 try:
                     while await duty.step(self._work) and not self._stopping.is_set():

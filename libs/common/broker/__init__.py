@@ -47,11 +47,19 @@ class Batch(Protocol):
     """Records of one partition, in order."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """The topic read."""
+        ...
+
     @property
-    def partition(self) -> int: ...
+    def partition(self) -> int:
+        """The partition read."""
+        ...
+
     @property
-    def records(self) -> Sequence[Record]: ...
+    def records(self) -> Sequence[Record]:
+        """At least one record, in the order of the log."""
+        ...
 
     async def commit(self) -> None:
         """Acknowledge every record of the batch. Raises Fenced, BrokerUnavailable."""
@@ -75,7 +83,9 @@ class Broker(Protocol):
         """Connect if possible. A broker that is down at start is not an error."""
         ...
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """Let go of every connection; bounded, whatever the broker does."""
+        ...
 
     async def ensure_topics(self, topics: Sequence[str]) -> None:
         """Create the topics that do not exist yet. Raises BrokerUnavailable."""

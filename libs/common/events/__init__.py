@@ -60,7 +60,7 @@ class PersonalEvent(Event):
     generation: int
 
 
-E = TypeVar("E", bound=Event, covariant=True)
+E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class Received(Generic[E]):
+class Received(Generic[E_co]):
     """A decoded event with the record it came in."""
 
-    data: E
+    data: E_co
     envelope: Envelope
     record: Record
 

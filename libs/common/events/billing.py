@@ -16,7 +16,9 @@ class PaymentReceived(
     amount: Money
 
 
-class InvoiceIssued(Event, type="vitrine.billing.invoice-issued.v1", topic="billing.payments", key="order_id"):
+class InvoiceIssued(
+    Event, type="vitrine.billing.invoice-issued.v1", topic="billing.payments", key="order_id"
+):
     """An invoice exists; its number is the store's next."""
 
     order_id: UUID

@@ -51,7 +51,9 @@ class OrderLine(BaseModel):
     unit_price: Money
 
 
-class OrderPlaced(PersonalEvent, type="vitrine.orders.order-placed.v1", topic="orders.orders", key="order_id"):
+class OrderPlaced(
+    PersonalEvent, type="vitrine.orders.order-placed.v1", topic="orders.orders", key="order_id"
+):
     """A customer pressed the button; stock is not reserved yet."""
 
     order_id: UUID

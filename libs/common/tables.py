@@ -1,0 +1,125 @@
+"""The tables every service's database has, as its first migration creates them.
+
+What is created here is frozen: a later change to a common table is a new function beside this one, called
+by a new migration of every service.
+"""
+
+from alembic.op import execute
+
+from libs.common.migrations import isolate_stores
+
+_FIRST = (
+    """
+    CREATE TABLE outbox (
+        id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_outbox PRIMARY KEY,
+        store_id uuid NOT NULL,
+        bucket smallint NOT NULL,
+        topic varchar NOT NULL,
+        key varchar NOT NULL,
+        headers jsonb NOT NULL,
+        payload bytea NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        sent_at timestamptz
+    )
+    """,
+    "CREATE INDEX ix_outbox_unsent ON outbox (bucket, id) WHERE sent_at IS NULL",
+    "CREATE INDEX ix_outbox_sent_at ON outbox (sent_at) WHERE sent_at IS NOT NULL",
+    """
+    CREATE TABLE broker_seen (
+        id smallint CONSTRAINT pk_broker_seen PRIMARY KEY,
+        cluster_id varchar NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE inbox (
+        event_id uuid CONSTRAINT pk_inbox PRIMARY KEY,
+        store_id uuid NOT NULL,
+        handled_at timestamptz NOT NULL DEFAULT now()
+    )
+    """,
+    "CREATE INDEX ix_inbox_handled_at ON inbox (handled_at)",
+    """
+    CREATE TABLE dead_event (
+        id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_dead_event PRIMARY KEY,
+        topic varchar NOT NULL,
+        key varchar NOT NULL,
+        partition bigint NOT NULL,
+        position bigint NOT NULL,
+        headers jsonb NOT NULL,
+        value bytea NOT NULL,
+        blocking boolean NOT NULL,
+        reason varchar NOT NULL,
+        trace_id varchar,
+        attempts bigint NOT NULL,
+        next_try_at timestamptz,
+        parked_at timestamptz NOT NULL DEFAULT now()
+    )
+    """,
+    "CREATE INDEX ix_dead_event_key ON dead_event (key, id)",
+    """
+    CREATE TABLE idempotency_record (
+        store_id uuid NOT NULL,
+        key_hash bytea NOT NULL,
+        request_hash bytea NOT NULL,
+        status smallint,
+        reply bytea,
+        location varchar,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_idempotency_record PRIMARY KEY (store_id, key_hash)
+    )
+    """,
+    """
+    CREATE TABLE known_store (
+        store_id uuid CONSTRAINT pk_known_store PRIMARY KEY,
+        slug varchar NOT NULL,
+        name varchar NOT NULL,
+        country varchar NOT NULL,
+        currency varchar NOT NULL,
+        language varchar NOT NULL,
+        version bigint NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE waiting_letter (
+        id uuid CONSTRAINT pk_waiting_letter PRIMARY KEY,
+        store_id uuid NOT NULL,
+        subject_id uuid NOT NULL,
+        generation bigint NOT NULL,
+        kind varchar NOT NULL,
+        box bytea NOT NULL,
+        attempts bigint NOT NULL DEFAULT 0,
+        next_try_at timestamptz NOT NULL DEFAULT now(),
+        written_at timestamptz NOT NULL DEFAULT now()
+    )
+    """,
+    "CREATE INDEX ix_waiting_letter_next_try_at ON waiting_letter (next_try_at)",
+    "CREATE INDEX ix_waiting_letter_subject ON waiting_letter (store_id, subject_id)",
+    """
+    CREATE TABLE erased_subject (
+        store_id uuid NOT NULL,
+        subject_id uuid NOT NULL,
+        generation bigint NOT NULL,
+        erased_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_erased_subject PRIMARY KEY (store_id, subject_id)
+    )
+    """,
+    """
+    CREATE FUNCTION ring() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify(TG_ARGV[0], ''); RETURN NULL; END $$
+    """,
+    """
+    CREATE TRIGGER ring_outbox AFTER INSERT ON outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION ring('outbox')
+    """,
+    """
+    CREATE TRIGGER ring_letters AFTER INSERT ON waiting_letter
+    FOR EACH STATEMENT EXECUTE FUNCTION ring('letters')
+    """,
+)
+
+
+def create_first() -> None:
+    """Outbox, inbox, parked events, idempotency, known stores, letters, tombstones."""
+    for statement in _FIRST:
+        execute(statement)
+    isolate_stores("outbox", "inbox", "idempotency_record", "known_store", "waiting_letter", "erased_subject")
