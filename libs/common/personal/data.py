@@ -22,14 +22,14 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 from sqlalchemy import Dialect, LargeBinary
 from sqlalchemy.types import TypeDecorator
 
-from libs.common.errors import Problem
+from libs.common.personal.errors import BoxDoesNotOpen
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 
 VERSION = 1
@@ -42,7 +42,7 @@ _SMALLEST = 29 + 16
 class PersonalValue(BaseModel):
     """A part of personal data, an address for instance: immutable, strict about its fields, silent in logs.
 
-    Every field names its Category or consists of parts that do; anything else is a TypeError at class creation.
+    Every field names its Category or consists of parts that do; anything else is a TypeError where it is declared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -98,7 +98,9 @@ def _is_categorised(annotation: Any, metadata: Sequence[Any] = ()) -> bool:
     if any(isinstance(item, Category) for item in metadata):
         return True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return all(_is_categorised(field.annotation, field.metadata) for field in annotation.model_fields.values())
+        return all(
+            _is_categorised(field.annotation, field.metadata) for field in annotation.model_fields.values()
+        )
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
         return _is_categorised(inner, marks)
@@ -125,13 +127,6 @@ def _categories(annotation: Any, metadata: Sequence[Any] = ()) -> Iterable[Categ
 
 
 M = TypeVar("M", bound=PersonalData)
-
-
-class BoxDoesNotOpen(Problem):
-    """500: the bytes were altered, or belong to another store, subject or kind. Never the sign of an erasure."""
-
-    slug = "box-does-not-open"
-    title = "Stored personal data cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +243,9 @@ def encrypt(data: M, key: DataKey) -> Sealed[M]:
     """A new box under `key`, bound to the key's store and subject and to the kind of `data`."""
     model = type(data)
     nonce = os.urandom(12)
-    ciphertext = AESGCM(key.material).encrypt(nonce, data.model_dump_json().encode(), _bound_to(key, model))
+    ciphertext = AESGCM(key.material).encrypt(
+        nonce, data.model_dump_json(round_trip=True).encode(), _bound_to(key, model)
+    )
     return Sealed(model, bytes([VERSION]) + key.key_id.bytes + nonce + ciphertext)
 
 
@@ -262,7 +259,10 @@ def decrypt(box: Sealed[M], key: DataKey) -> M:
         )
     except InvalidTag:
         raise BoxDoesNotOpen from None
-    return box.model.model_validate_json(text)
+    try:
+        return box.model.model_validate_json(text)
+    except ValidationError:
+        raise BoxDoesNotOpen("Its declaration has changed since it was sealed.") from None
 
 
 def _bound_to(key: DataKey, model: type[PersonalData]) -> bytes:

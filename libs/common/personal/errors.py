@@ -1,0 +1,60 @@
+"""What can stand between a service and a box. An outage never looks like an erasure, nor an erasure like an outage.
+
+Problem
+├── SubjectErased 409        the person's generation is erased; only a live command begins another
+├── KeyRestricted 409        on hold: opened only for the rights of the person
+├── KeyDestroyed 410         final: the destruction log says so
+├── KeyringUnavailable 503   nothing is lost, try again
+├── KeyForbidden 500         this service may not use the key for this purpose: a mistake in our code
+├── KeyUnknown 500           neither there nor destroyed: a keyring that lost data, which people must look at
+└── BoxDoesNotOpen 500       altered bytes, or a box moved to another store, subject or kind
+"""
+
+from libs.common.errors import Conflict, Gone, Problem, Unavailable
+
+
+class SubjectErased(Conflict):
+    """409: data of an erased generation is refused for ever."""
+
+    slug = "subject-erased"
+    title = "This person's data was erased"
+
+
+class KeyRestricted(Conflict):
+    """409: the person has had processing restricted (GDPR, Art. 18)."""
+
+    slug = "on-hold"
+    title = "This person's data is on hold"
+
+
+class KeyDestroyed(Gone):
+    """410: final. The bytes may still exist somewhere; nobody can read them again."""
+
+    slug = "personal-data-erased"
+    title = "This personal data was erased"
+
+
+class KeyringUnavailable(Unavailable):
+    """503: the keyring cannot be reached."""
+
+    slug = "keyring-unavailable"
+
+
+class KeyForbidden(Problem):
+    """500: the keyring's table of grants does not allow this."""
+
+    slug = "key-forbidden"
+
+
+class KeyUnknown(Problem):
+    """500: a key that the keyring has neither kept nor destroyed."""
+
+    slug = "key-unknown"
+    title = "Stored personal data cannot be read"
+
+
+class BoxDoesNotOpen(Problem):
+    """500: the box and the key do not belong together."""
+
+    slug = "box-does-not-open"
+    title = "Stored personal data cannot be read"

@@ -1,0 +1,243 @@
+"""The keyring over HTTP: every call is a batch, signed with this service's own key. All of them may be repeated."""
+
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+import orjson
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from libs.common.errors import Problem
+from libs.common.personal.data import DataKey
+from libs.common.personal.errors import (
+    KeyDestroyed,
+    KeyForbidden,
+    KeyRestricted,
+    KeyringUnavailable,
+    KeyUnknown,
+    SubjectErased,
+)
+from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.telemetry import current_traceparent
+
+AUDIENCE = "keyring"
+TOKEN_SECONDS = 60
+BATCH = 1000
+"""Items the keyring takes in one call; longer lists are cut here."""
+_TIMEOUT = httpx.Timeout(5, connect=2)
+_RENEW_BEFORE = 15
+_ERRORS: Mapping[str, type[Problem]] = {
+    "destroyed": KeyDestroyed,
+    "restricted": KeyRestricted,
+    "unknown": KeyUnknown,
+    "forbidden": KeyForbidden,
+    "subject-erased": SubjectErased,
+}
+
+T = TypeVar("T")
+Outcome = DataKey | type[Problem]
+"""A key, or the class of the problem that stands for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWanted:
+    """The key to seal with. `begin` is true in a live command only: it starts anew after an erasure."""
+
+    store_id: UUID
+    subject_id: UUID
+    retention: Retention
+    bucket: str = ""
+    begin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A person's generations up to `generation`, to be erased for a request."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    request_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKey:
+    """What erasure left in place, until when, and the law that says so; None: while the request lasts."""
+
+    retention: Retention
+    bucket: str
+    expires_on: date | None
+    law: str
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure did. A repetition destroys nothing and keeps the same."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    destroyed: Sequence[UUID]
+    kept: Sequence[KeptKey]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A key that still opens, without its material."""
+
+    key_id: UUID
+    retention: Retention
+    bucket: str
+    generation: int
+    restricted: bool
+    expires_on: date | None
+
+
+class KeyringClient:
+    """Raises KeyringUnavailable when there is no answer, KeyForbidden when this service may not ask."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        service: str,
+        private_key: str,
+        http: httpx.AsyncClient,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._service = service
+        self._key = ECKey.import_key(orjson.loads(private_key))
+        self._http = http
+        self._clock = clock
+        self._token = ("", 0.0)
+
+    async def store_secrets(self, stores: Sequence[UUID]) -> dict[UUID, bytes]:
+        """The secret of each store, 32 bytes, made on first use."""
+        secrets: dict[UUID, bytes] = {}
+        for some in _batches(stores):
+            answer = await self._call("stores/secrets", {"stores": some})
+            secrets |= {UUID(item["store_id"]): b64decode(item["secret"]) for item in answer["items"]}
+        return secrets
+
+    async def mint(self, wanted: Sequence[KeyWanted]) -> list[Outcome]:
+        """The key of each, made if need be; SubjectErased where the generation is over."""
+        outcomes: list[Outcome] = []
+        for some in _batches(wanted):
+            answer = await self._call("keys/mint", {"items": some})
+            outcomes += [
+                _outcome(item, store_id=one.store_id, subject_id=one.subject_id)
+                for one, item in zip(some, answer["items"], strict=True)
+            ]
+        return outcomes
+
+    async def open(self, key_ids: Sequence[UUID], *, purpose: Purpose) -> list[Outcome]:
+        """Each key, or KeyDestroyed, KeyRestricted, KeyUnknown or KeyForbidden in its place."""
+        outcomes: list[Outcome] = []
+        for some in _batches(key_ids):
+            answer = await self._call("keys/open", {"purpose": purpose, "key_ids": some})
+            outcomes += [_outcome(item) for item in answer["items"]]
+        return outcomes
+
+    async def destroy(self, erasures: Sequence[Erasure]) -> list[Erased]:
+        """Erase for good what no law keeps, and say what is kept. For the privacy service."""
+        erased: list[Erased] = []
+        for some in _batches(erasures):
+            answer = await self._call("keys/destroy", {"items": some})
+            erased += [_erased(item) for item in answer["items"]]
+        return erased
+
+    async def status(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[list[LiveKey]]:
+        """The keys that still open for each (store, subject), to prove an erasure by."""
+        live: list[list[LiveKey]] = []
+        for some in _batches(subjects):
+            items = [{"store_id": store_id, "subject_id": subject_id} for store_id, subject_id in some]
+            answer = await self._call("keys/status", {"items": items})
+            live += [[_live(key) for key in item["keys"]] for item in answer["items"]]
+        return live
+
+    async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        content = orjson.dumps(body)
+        try:
+            answer = await self._post(path, content)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            # A kept-alive connection that the keyring closed meanwhile says nothing about the keyring.
+            answer = await self._post(path, content, last=True)
+        if answer.status_code in {401, 403}:
+            raise KeyForbidden
+        if answer.status_code != httpx.codes.OK:
+            raise KeyringUnavailable
+        return orjson.loads(answer.content)
+
+    async def _post(self, path: str, content: bytes, *, last: bool = False) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self._signed()}", "content-type": "application/json"}
+        if traceparent := current_traceparent():
+            headers["traceparent"] = traceparent
+        try:
+            return await self._http.post(
+                f"{self._url}/keyring/v1/{path}", content=content, headers=headers, timeout=_TIMEOUT
+            )
+        except httpx.HTTPError as error:
+            if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)) and not last:
+                raise
+            raise KeyringUnavailable from error
+
+    def _signed(self) -> str:
+        token, expires_at = self._token
+        now = self._clock()
+        if now > expires_at - _RENEW_BEFORE:
+            expires_at = now + TOKEN_SECONDS
+            claims = {"iss": self._service, "aud": AUDIENCE, "iat": int(now), "exp": int(expires_at)}
+            token = jwt.encode({"alg": "ES256"}, claims, self._key)
+            self._token = (token, expires_at)
+        return token
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _outcome(item: Mapping[str, Any], **known: UUID) -> Outcome:
+    if error := item.get("error"):
+        return _ERRORS[error]
+    return DataKey(
+        key_id=UUID(item["key_id"]),
+        material=b64decode(item["key"]),
+        store_id=known.get("store_id") or UUID(item["store_id"]),
+        subject_id=known.get("subject_id") or UUID(item["subject_id"]),
+        generation=item["generation"],
+    )
+
+
+def _erased(item: Mapping[str, Any]) -> Erased:
+    return Erased(
+        store_id=UUID(item["store_id"]),
+        subject_id=UUID(item["subject_id"]),
+        generation=item["generation"],
+        destroyed=[UUID(key_id) for key_id in item["destroyed"]],
+        kept=[
+            KeptKey(Retention(kept["retention"]), kept["bucket"], _date(kept["expires_on"]), kept["law"])
+            for kept in item["kept"]
+        ],
+    )
+
+
+def _live(key: Mapping[str, Any]) -> LiveKey:
+    return LiveKey(
+        key_id=UUID(key["key_id"]),
+        retention=Retention(key["retention"]),
+        bucket=key["bucket"],
+        generation=key["generation"],
+        restricted=key["state"] == "restricted",
+        expires_on=_date(key["expires_on"]),
+    )
+
+
+def _date(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
