@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, impersonal
-from libs.common.personal.data import PersonalData, Sealed, kind_named
+from libs.common.personal.data import KINDS, PersonalData, Sealed
 from libs.common.personal.vault import KeyDestroyed, KeyRestricted
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 from libs.common.worker import Duty, Work
@@ -43,8 +43,8 @@ class Letter(
     """A mail about what the person does at the store."""
 
     to: Annotated[EmailStr, Category("user.contact.email")]
-    template: Annotated[str, Category("system.operations")]
-    language: Annotated[str, Category("user.preferences"), Field(pattern=r"^(en|fr)$")] = "en"
+    template: Annotated[str, Category("user.content")]
+    language: Annotated[str, Category("user.demographic.language"), Field(pattern=r"^(en|fr)$")] = "en"
     values: Annotated[dict[str, str], Category("user.content")] = {}
 
 
@@ -58,8 +58,8 @@ class RequestLetter(
     """A mail about a privacy request; it outlives the erasure it reports."""
 
     to: Annotated[EmailStr, Category("user.contact.email")]
-    template: Annotated[str, Category("system.operations")]
-    language: Annotated[str, Category("user.preferences"), Field(pattern=r"^(en|fr)$")] = "en"
+    template: Annotated[str, Category("user.content")]
+    language: Annotated[str, Category("user.demographic.language"), Field(pattern=r"^(en|fr)$")] = "en"
     values: Annotated[dict[str, str], Category("user.content")] = {}
 
 
@@ -123,9 +123,9 @@ async def send_waiting(work: Work) -> int:
 
 async def _send(work: Work, row: Any) -> None:
     try:
-        box: Sealed[Any] = Sealed(kind_named(row.kind), row.box)
+        box: Sealed[Any] = Sealed(KINDS[row.kind], row.box)
         letter = await work.vault.open(
-            box, store_id=row.store_id, subject_id=row.subject_id, purpose=Purpose.SERVICE_MAIL
+            box, store_id=row.store_id, subject_id=row.subject_id, purpose=box.model.purposes[0]
         )
     except KeyDestroyed:
         return await _forget(work, row.id)
