@@ -42,7 +42,7 @@ _SMALLEST = 29 + 16
 class PersonalValue(BaseModel):
     """A part of personal data, an address for instance: immutable, strict about its fields, silent in logs.
 
-    Every field names its Category or consists of parts that do; anything else is a TypeError where it is declared.
+    Every field names its Category or consists of parts that do; anything else is a TypeError at declaration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -98,9 +98,8 @@ def _is_categorised(annotation: Any, metadata: Sequence[Any] = ()) -> bool:
     if any(isinstance(item, Category) for item in metadata):
         return True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return all(
-            _is_categorised(field.annotation, field.metadata) for field in annotation.model_fields.values()
-        )
+        fields = annotation.model_fields.values()
+        return all(_is_categorised(field.annotation, field.metadata) for field in fields)
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
         return _is_categorised(inner, marks)
@@ -243,9 +242,8 @@ def encrypt(data: M, key: DataKey) -> Sealed[M]:
     """A new box under `key`, bound to the key's store and subject and to the kind of `data`."""
     model = type(data)
     nonce = os.urandom(12)
-    ciphertext = AESGCM(key.material).encrypt(
-        nonce, data.model_dump_json(round_trip=True).encode(), _bound_to(key, model)
-    )
+    text = data.model_dump_json(round_trip=True).encode()
+    ciphertext = AESGCM(key.material).encrypt(nonce, text, _bound_to(key, model))
     return Sealed(model, bytes([VERSION]) + key.key_id.bytes + nonce + ciphertext)
 
 

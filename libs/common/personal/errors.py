@@ -1,4 +1,6 @@
-"""What can stand between a service and a box. An outage never looks like an erasure, nor an erasure like an outage.
+"""What can stand between a service and a box.
+
+An outage never looks like an erasure, nor an erasure like an outage.
 
 Problem
 ├── SubjectErased 409        the person's generation is erased; only a live command begins another
@@ -6,7 +8,7 @@ Problem
 ├── KeyDestroyed 410         final: the destruction log says so
 ├── KeyringUnavailable 503   nothing is lost, try again
 ├── KeyForbidden 500         this service may not use the key for this purpose: a mistake in our code
-├── KeyUnknown 500           neither there nor destroyed: a keyring that lost data, which people must look at
+├── KeyUnknown 500           neither kept nor destroyed: the keyring lost data, people must look
 └── BoxDoesNotOpen 500       altered bytes, or a box moved to another store, subject or kind
 """
 

@@ -1,4 +1,4 @@
-"""The keyring over HTTP: every call is a batch, signed with this service's own key. All of them may be repeated."""
+"""The keyring over HTTP: every call is a batch, signed with the service's own key, and may be repeated."""
 
 import time
 from base64 import b64decode
@@ -171,7 +171,7 @@ class KeyringClient:
             answer = await self._post(path, content, last=True)
         if answer.status_code in {401, 403}:
             raise KeyForbidden
-        if answer.status_code != httpx.codes.OK:
+        if not answer.is_success:
             raise KeyringUnavailable
         return orjson.loads(answer.content)
 

@@ -18,7 +18,7 @@ class _Entry(Generic[V]):
 
 
 class Memory(Generic[K, V]):
-    """The least recently used goes first, nothing outlives its seconds, and a tag forgets all that bear it."""
+    """The least recently used goes first, nothing outlives its seconds, and all that bear a tag go at once."""
 
     def __init__(self, *, seconds: float, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -57,7 +57,7 @@ class Memory(Generic[K, V]):
             self._remove(key)
 
     def expire(self) -> None:
-        """Forget what nobody asked for again in time, so that it does not wait in memory for a place to be needed."""
+        """Forget everything whose time is over, whether or not anybody asks for it again."""
         now = self._clock()
         for key in [key for key, entry in self._entries.items() if now >= entry.until]:
             self._remove(key)

@@ -1,4 +1,4 @@
-"""What remains of an erased person in a service: an id and a generation, so that nothing brings the data back.
+"""What remains of an erased person in a service: an id and a generation, so that nothing comes back.
 
 Writers of personal data and the erasure of the same person meet on an advisory lock: a writer either commits
 before the erasure looks for rows, or finds the tombstone.
@@ -31,8 +31,8 @@ class ErasedSubject(Base):
     erased_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-# Locks are taken in the order of their keys, which is what keeps two batches from waiting for each other. What
-# follows a lock is a statement of its own, since its snapshot must be younger than the lock.
+# Locks are taken in the order of their keys, so that two batches never wait for each other. What follows a
+# lock is a statement of its own, since its snapshot must be younger than the lock.
 _SHARE = text("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 _OWN = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 _ERASED = text("""

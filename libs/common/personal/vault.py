@@ -31,11 +31,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.errors import Problem
 from libs.common.listen import Listener
 from libs.common.personal.data import DataKey, PersonalData, Sealed, decrypt, encrypt
-from libs.common.personal.errors import BoxDoesNotOpen
+from libs.common.personal.errors import (
+    BoxDoesNotOpen,
+    KeyDestroyed,
+    KeyRestricted,
+    KeyringUnavailable,
+    SubjectErased,
+)
 from libs.common.personal.keys import KeyringClient, KeyWanted, Outcome
 from libs.common.personal.memory import Memory
 from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.settings import ServiceSettings
+
+__all__ = [
+    "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "SealedFor", "SubjectErased", "ToOpen", "ToSeal", "Vault",
+    "announce", "normalise",
+]  # fmt: skip
 
 KEY_SECONDS = 120
 """The longest an opened key stays in memory: an erasure is complete everywhere after it."""
@@ -63,7 +74,7 @@ class ToSeal(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class SealedFor(Generic[M]):
-    """A box and the generation of the person it belongs to, which goes into the row and the event beside it."""
+    """A box, and the generation of its person: both go into the row and the event."""
 
     box: Sealed[M]
     generation: int
