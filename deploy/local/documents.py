@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 from joserfc.jwk import ECKey
+from libs.common.personal.datamap import data_map
 from pydantic.json_schema import models_json_schema
 
 from libs.common.events import REGISTRY, Event
-from libs.common.personal.datamap import data_map
 
 SERVICES = ("catalog", "orders", "identity", "billing", "privacy")
 DOCS = Path(__file__).parents[2] / "docs"
@@ -54,7 +54,9 @@ def asyncapi() -> dict[str, Any]:
     """The AsyncAPI 3.0 document of every contract in `libs.common.events`."""
     for service in SERVICES:
         import_module(f"libs.common.events.{service}")
-    contracts = dict(sorted((t, c) for t, c in REGISTRY.items() if c.__module__.startswith("libs.common.events.")))
+    contracts = dict(
+        sorted((t, c) for t, c in REGISTRY.items() if c.__module__.startswith("libs.common.events."))
+    )
     _, schemas = models_json_schema(
         [(contract, "serialization") for contract in contracts.values()],
         ref_template="#/components/schemas/{model}",
@@ -145,13 +147,17 @@ def _add(operations: dict[str, Any], service: str, action: str, contract: type[E
 
 
 def _json(document: Any) -> bytes:
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(
+        document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    )
 
 
 def main() -> None:
     """Write the documents, or with `--check` compare them."""
     parser = argparse.ArgumentParser(description="Write the documents that are computed from the code.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a document is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if a document is out of date"
+    )
     check = parser.parse_args().check
     made = documents()
     stale = [path for path, content in made.items() if not path.exists() or path.read_bytes() != content]
