@@ -1,0 +1,180 @@
+"""What a service keeps about people, declared once: the generic participant, the export and the data map follow.
+
+    HOLDINGS = [
+        Holding(
+            table=Order, box="contact", kind=OrderContact, on_erase=OnErase.CLEAR,
+            clears=("email_index", "view_secret_hash"), describe=("number", "placed_at", "total_amount"),
+            attached=[Attached(OrderLine, by="order_id", describe=("title", "quantity"))],
+            before_erase=cancel_open_orders,
+        ),
+        Holding(table=Session, on_erase=OnErase.DELETE, describe=("created_at",)),
+    ]
+
+A table with a holding has `store_id`, `subject_id` and `generation`. A kind that the law keeps (accounting) is
+reported when its person is erased and not touched.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Table
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
+
+from libs.common.personal.data import PersonalData, SealedColumn
+from libs.common.personal.vocabulary import Bucket, Retention
+
+
+class OnErase(StrEnum):
+    """What becomes of a row when its person is erased."""
+
+    CLEAR = "clear"
+    """The box and the columns in `clears` are emptied; the row stays with its figures."""
+    DELETE = "delete"
+    """The row goes, with what is attached to it."""
+
+
+class Person(NamedTuple):
+    """A person's life at a store up to and including one generation."""
+
+    subject_id: UUID
+    generation: int
+
+
+BeforeErase = Callable[[AsyncSession, UUID, Sequence[Person]], Awaitable[None]]
+"""`async hook(session, store_id, people)`: a rule of the service's own, in the transaction of the erasure and
+before the rows change. Like every handler it may publish events, and calls no network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Rows of another table that belong to a holding's row: `by` is their column that names its `id`.
+
+    `describe` are the impersonal columns shown with it in an export; `delete` lets them go with a deleted row.
+    """
+
+    table: type[DeclarativeBase]
+    by: str
+    describe: tuple[str, ...] = ()
+    delete: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """One table that has rows about people, and what the rights of a person mean for it.
+
+    Raises TypeError where the declaration and the table do not fit.
+    """
+
+    table: type[DeclarativeBase]
+    on_erase: OnErase
+    box: str | None = None
+    """The column of the box; none for rows about a person without personal content, a session for instance."""
+    kind: type[PersonalData] | None = None
+    """What the box holds."""
+    bucket: str | None = None
+    """For retentions that are divided (a year of accounting, a request): the column that says which bucket."""
+    only: Mapping[str, str] | None = None
+    """Where one table holds several kinds: the columns and values that tell this one."""
+    clears: tuple[str, ...] = ()
+    """Emptied together with the box: blind indexes, secrets of the person. They must be nullable. Where no
+    rule of the service needs the row's link to the person any more, `subject_id` belongs here too."""
+    describe: tuple[str, ...] = ()
+    """Impersonal columns that an export shows next to the opened box."""
+    attached: Sequence[Attached] = ()
+    before_erase: BeforeErase | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("store_id", "subject_id", "generation", *self.clears, *self.describe):
+            self.column(name)
+        if (self.box is None) != (self.kind is None):
+            raise TypeError(f"{self.name}: a box and its kind are named together")
+        sealed = self.column(self.box).type if self.box is not None else None
+        if isinstance(sealed, SealedColumn) and sealed.model is not self.kind:
+            raise TypeError(f"{self.name}.{self.box} holds boxes of another kind")
+        if self.on_erase is OnErase.CLEAR and not self.kept_by_law:
+            for name in self.emptied:
+                if not self.sql.columns[name].nullable:
+                    raise TypeError(f"{self.name}.{name} cannot be emptied: it is not nullable")
+        if self.retention is not None and self.retention.period.divided_by is not Bucket.WHOLE:
+            if self.bucket is None:
+                raise TypeError(f"{self.name}: a divided retention needs the column of its bucket")
+            self.column(self.bucket)
+
+    @property
+    def sql(self) -> Table:
+        """The table itself."""
+        return cast(Table, self.table.__table__)
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.sql.name
+
+    @property
+    def retention(self) -> Retention | None:
+        """Why the box may stay; none without a box."""
+        return self.kind.retention if self.kind is not None else None
+
+    @property
+    def kept_by_law(self) -> bool:
+        """Whether an erasure leaves these rows in place and says until when."""
+        return self.retention is not None and self.retention.period.kept_by_law
+
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        """The columns that CLEAR sets to null."""
+        return (*((self.box,) if self.box else ()), *self.clears)
+
+    def column(self, name: str) -> ColumnElement[Any]:
+        """A column of the table. Raises TypeError when there is none of that name."""
+        if name not in self.sql.columns:
+            raise TypeError(f"{self.name} has no column {name}")
+        return self.sql.columns[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A place besides its own column where a box may lie, and what clears it there."""
+
+    place: str
+    holds: str
+    cleared_by: str
+
+
+COPIES: Sequence[Copy] = (
+    Copy(
+        "outbox",
+        "events with sealed boxes",
+        "the destruction of their keys; rows are deleted 7 days after sending",
+    ),
+    Copy(
+        "broker topics",
+        "events with sealed boxes",
+        "the destruction of their keys; records expire after 7 days",
+    ),
+    Copy(
+        "dead_event",
+        "parked events with sealed boxes",
+        "the destruction of their keys; deleted when driven again",
+    ),
+    Copy(
+        "waiting_letter",
+        "sealed letters",
+        "an erasure deletes them; else deleted when the mail server has them",
+    ),
+    Copy("idempotency_record", "ids and states of creations, no box", "deleted after 2 days"),
+    Copy("memory of processes", "opened keys, never boxes", "privacy.keys-destroyed at once, or 120 seconds"),
+    Copy("dead tuples and write-ahead log", "sealed boxes", "the destruction of their keys"),
+    Copy("backups", "sealed boxes", "the destruction of their keys; they stay unreadable when restored"),
+    Copy("exports", "sealed pieces of a person's data", "deleted when the link expires, and by an erasure"),
+)
+"""What every service has; a service with more names it in `personal.py`."""
+
+
+def tables_of(holdings: Iterable[Holding]) -> frozenset[str]:
+    """The names of the tables that have a holding."""
+    return frozenset(holding.name for holding in holdings)
