@@ -1,0 +1,305 @@
+"""`make demo`: one person's way through the whole platform, from a merchant's first day to an erasure that is proven.
+
+Everything happens through the public HTTP API and the mailbox. `VITRINE_URL` names a running platform; without
+it one is started on free ports in a throw-away folder and stopped afterwards. Exits 1 when anything differs.
+"""
+
+import argparse
+import asyncio
+import csv
+import io
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from deploy.local.platform import Platform
+from deploy.local.proof import Proof
+from deploy.local.shop import CATALOGUE, PASSWORD, Account, Order, Shop, Surprise, key, until
+
+
+class Demo:
+    """The thread. Each chapter prints what it saw, and raises Surprise when it saw something else."""
+
+    def __init__(self, shop: Shop, platform: Platform | None) -> None:
+        self.shop = shop
+        self.platform = platform
+        self.run = uuid4().hex[:8]
+        self.guest = f"guest-{self.run}@vitrine.example"
+        self.owner: Account
+        self.order: Order
+        self.person: Account
+        self.sales: Any
+
+    async def play(self) -> None:
+        """All chapters, in order."""
+        with chapter(1, "A merchant opens a store and imports a catalogue"):
+            await self.merchant()
+        with chapter(2, "Visitors without an account buy; two race for the last piece"):
+            await self.visitors()
+        with chapter(
+            3, "The transfer arrives: billing books it, issues an invoice, and the order is fulfilled"
+        ):
+            await self.payment()
+        with chapter(4, "The guest opens an account with the same e-mail and sees the order"):
+            await self.account()
+        with chapter(5, "The person asks for their data and downloads it"):
+            await self.export()
+        proof = await Proof.begin(self.platform, self.owner.store_id) if self.platform else None
+        with chapter(6, "The person asks for erasure; what the law keeps is named"):
+            await self.erasure()
+        with chapter(7, "The proof: nothing that is left can be opened"):
+            await self.aftermath(proof)
+
+    # --- 1 -----------------------------------------------------------------------------------------------
+
+    async def merchant(self) -> None:
+        """Sign-up, confirmation, store, a refused import, an import."""
+        merchant = await self.shop.sign_up(f"merchant-{self.run}@vitrine.example", name="Demo merchant")
+        say("signed up, confirmed by the mail's link, signed in")
+        self.owner = await self.shop.open_store(merchant, name="Demo papeterie", slug=f"demo-{self.run}")
+        say("opened a store")
+        refused = await self.shop.import_catalogue(self.owner, broken(CATALOGUE.read_bytes()), expect=422)
+        lines = [entry["line"] for entry in refused["errors"]]
+        expect(lines == [3], f"the malformed line 3 is reported, and only it: {lines}")
+        empty = await self.products()
+        expect(empty["items"] == [], "nothing of the malformed file was imported")
+        done = await self.shop.import_catalogue(self.owner, CATALOGUE.read_bytes())
+        expect(done["products"] == 200, f"imported {done['products']} products, {done['variants']} variants")
+
+    async def products(self, **query: Any) -> Any:
+        """A list as any visitor gets it."""
+        return await self.shop.call("GET", f"/catalog/v1/stores/{self.owner.store_id}/products", params=query)
+
+    # --- 2 -----------------------------------------------------------------------------------------------
+
+    async def visitors(self) -> None:
+        """Search, cart, guest checkout, and the race."""
+        found = await self.products(q="notebook")
+        expect(bool(found["items"]), f"a search without an account finds {len(found['items'])} products")
+        variant = await self.variant_in_stock(found["items"])
+        self.order = await self.shop.check_out(self.owner.store_id, self.guest, {variant: 2})
+        await self.shop.order_settles(self.order, "awaiting_payment")
+        say(f"order {self.order.number} is placed; catalog has reserved its stock and it awaits a transfer")
+        await self.race()
+
+    async def variant_in_stock(self, items: list[dict[str, Any]]) -> str:
+        """A variant with at least two pieces."""
+        for item in items:
+            product = await self.shop.product(self.owner.store_id, item["handle"])
+            for variant in product["variants"]:
+                if variant["available"] >= 2:  # noqa: PLR2004 - the order takes two
+                    return variant["id"]
+        raise Surprise("the search found nothing that is in stock")
+
+    async def race(self) -> None:
+        """Two guests want the only piece."""
+        last = next(row["Handle"] for row in catalogue() if row["Handle"].startswith("last-piece"))
+        [variant] = (await self.shop.product(self.owner.store_id, last))["variants"]
+        racers = [f"racer-{n}-{self.run}@vitrine.example" for n in (1, 2)]
+        orders = await asyncio.gather(
+            *(self.shop.check_out(self.owner.store_id, racer, {variant["id"]: 1}) for racer in racers)
+        )
+        settled = await asyncio.gather(
+            *(self.shop.order_settles(order, "awaiting_payment", "refused") for order in orders)
+        )
+        states = sorted(order["state"] for order in settled)
+        expect(states == ["awaiting_payment", "refused"], f"one order and one clear refusal: {states}")
+
+    # --- 3 -----------------------------------------------------------------------------------------------
+
+    async def payment(self) -> None:
+        """The merchant records the transfer; events do the rest; the merchant ships."""
+        store = self.owner.store_id
+        seen = await self.shop.order(self.order)
+        body = {
+            "amount": seen["total"],
+            "method": "bank_transfer",
+            "received_on": time.strftime("%Y-%m-%d", time.gmtime()),
+        }
+        path = f"/billing/v1/stores/{store}/orders/{self.order.id}"
+        await self.shop.reaches(f"{path}/receivable", 200, headers=self.owner.headers)
+
+        async def payable() -> bool | None:
+            receivable = await self.shop.call("GET", f"{path}/receivable", headers=self.owner.headers)
+            return receivable["state"] == "open" or None
+
+        await until(payable, "billing to expect the payment")
+        paid = await self.shop.call(
+            "POST", f"{path}/payments", json=body, headers=self.owner.headers | key(), expect=201
+        )
+        expect(bool(paid["invoice_number"]), f"billing booked it and issued invoice {paid['invoice_number']}")
+        await self.shop.order_settles(self.order, "paid")
+        answer = await self.shop.http.get(
+            f"/orders/v1/stores/{store}/orders/{self.order.id}", headers=self.owner.headers
+        )
+        await self.shop.call(
+            "POST",
+            f"/orders/v1/stores/{store}/orders/{self.order.id}/fulfilments",
+            headers=self.owner.headers | {"If-Match": answer.headers["etag"]},
+            expect=(200, 201),
+        )
+        await self.shop.order_settles(self.order, "fulfilled")
+        say("the order is paid and fulfilled")
+        self.sales = await self.sales_figures()
+
+    async def sales_figures(self) -> Any:
+        """The store's report, which holds no personal data."""
+        path = f"/orders/v1/stores/{self.owner.store_id}/reports/sales"
+        return await self.shop.call("GET", path, headers=self.owner.headers)
+
+    # --- 4 -----------------------------------------------------------------------------------------------
+
+    async def account(self) -> None:
+        """One person, one subject: nobody linked anything."""
+        self.person = await self.shop.sign_up(self.guest, store_id=self.owner.store_id, name="A guest")
+        listed = await self.shop.call(
+            "GET", f"/orders/v1/stores/{self.owner.store_id}/orders", headers=self.person.headers
+        )
+        numbers = [order["number"] for order in listed["items"]]
+        expect(numbers == [self.order.number], f"the new account shows the guest's order: {numbers}")
+
+    # --- 5 -----------------------------------------------------------------------------------------------
+
+    async def ask(self, right: str) -> dict[str, Any]:
+        """A request for a right, followed to its end."""
+        path = f"/privacy/v1/stores/{self.owner.store_id}/requests"
+        body = {"right": right, "email": self.guest}
+        opened = await self.shop.call(
+            "POST", path, json=body, headers=self.person.headers | key(), expect=(200, 201)
+        )
+
+        async def look() -> dict[str, Any] | None:
+            seen = await self.shop.call("GET", f"{path}/{opened['id']}", headers=self.person.headers)
+            return seen if seen["state"] == "completed" else None
+
+        return await until(look, f"the request for {right} to be completed")
+
+    async def export(self) -> None:
+        """Every service answers; the archive arrives by a link in a mail."""
+        done = await self.ask("access")
+        outcomes = {task["participant"]: task["state"] for task in done["tasks"]}
+        expect(len(outcomes) >= 5, f"every service answered over the broker: {outcomes}")  # noqa: PLR2004
+        link = await self.shop.link_in_mail(self.guest, "download")
+        answer = await self.shop.http.get(link)
+        expect(answer.status_code == 200, f"the mail's link gives an archive of {len(answer.content)} bytes")  # noqa: PLR2004
+        archive = zipfile.ZipFile(io.BytesIO(answer.content))
+        names = archive.namelist()
+        text = b"".join(archive.read(name) for name in names).decode()
+        for ending in (".json", ".csv", "index.html"):
+            expect(any(name.endswith(ending) for name in names), f"it has {ending}")
+        expect(
+            self.order.number in text and self.guest in text, "the order and the person's e-mail are in it"
+        )
+        expect(PASSWORD not in text and "argon2" not in text, "no password is in it, in no form")
+
+    # --- 6 -----------------------------------------------------------------------------------------------
+
+    async def erasure(self) -> None:
+        """Asked for, done everywhere, re-read, and answered with what is kept."""
+        done = await self.ask("erasure")
+        kept = done["retained"]
+        expect(len(kept) == 1, f"exactly one thing is kept: {[entry['kind'] for entry in kept]}")
+        say(f"kept: {kept[0]['kind']}, until {kept[0]['until']}: {kept[0]['ground']}")
+        mail = await self.shop.mail(self.guest, str(kept[0]["until"]))
+        expect(bool(mail), "the answer by mail says what is kept and until when")
+
+    # --- 7 -----------------------------------------------------------------------------------------------
+
+    async def aftermath(self, proof: Proof | None) -> None:
+        """Sign-in, order, figures; and, where the demo holds the machine, the bytes themselves."""
+        store = self.owner.store_id
+        body = {"grant_type": "password", "email": self.guest, "password": PASSWORD}
+        answer = await self.shop.http.post(f"/identity/v1/stores/{store}/tokens", json=body)
+        expect(answer.status_code in (400, 401), f"a new sign-in fails ({answer.status_code})")
+        seen = await self.shop.order(self.order, self.owner.headers)
+        expect(seen["contact"] is None, "the merchant still sees the order, without the person")
+        expect(await self.sales_figures() == self.sales, "the store's sales figures are unchanged")
+        if proof is None:
+            say("a platform elsewhere: its topics, outboxes and dumps cannot be looked at from here")
+            return
+        for place, before, after in await proof.compare():
+            expect(
+                before > 0 and after == 0, f"{place}: {before} boxes of the person opened before, {after} now"
+            )
+
+
+def broken(content: bytes) -> bytes:
+    """The catalogue with a price on line 3 that is none."""
+    lines = content.decode("utf-8-sig").splitlines(keepends=True)
+    header = next(csv.reader([lines[0]]))
+    row = next(csv.reader([lines[2]]))
+    row[header.index("Variant Price")] = "not a price"
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(row)
+    return "".join([*lines[:2], out.getvalue(), *lines[3:]]).encode()
+
+
+def catalogue() -> list[dict[str, str]]:
+    """The rows of the demo catalogue."""
+    return list(csv.DictReader(io.StringIO(CATALOGUE.read_text("utf-8-sig"))))
+
+
+def say(text: str) -> None:
+    """One thing seen."""
+    print(f"     ✓ {text}", flush=True)
+
+
+def expect(truth: bool, text: str) -> None:
+    """One thing seen, or Surprise."""
+    if not truth:
+        raise Surprise(f"expected: {text}")
+    say(text)
+
+
+@contextmanager
+def chapter(number: int, title: str) -> Generator[None]:
+    """A step with its duration."""
+    print(f"\n  {number}. {title}", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"     {time.monotonic() - began:.1f} s", flush=True)
+
+
+@asynccontextmanager
+async def a_platform(broker: str) -> AsyncGenerator[tuple[str, Platform | None]]:
+    """The running one that VITRINE_URL names, or one of the demo's own."""
+    if url := os.environ.get("VITRINE_URL"):
+        yield url.rstrip("/"), None
+        return
+    with tempfile.TemporaryDirectory(prefix="vitrine-demo-") as folder:
+        print("  Starting a platform in a throw-away folder …", flush=True)
+        async with Platform(Path(folder), broker=broker) as platform:
+            yield platform.url, platform
+
+
+async def run(broker: str) -> None:
+    """Play the demo against a platform."""
+    async with a_platform(broker) as (url, platform), httpx.AsyncClient(base_url=url, timeout=30) as http:
+        await Demo(Shop(http), platform).play()
+
+
+def main() -> None:
+    """Exit 0 when everything was as it should be."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--broker", choices=["embedded", "kafka"], default=os.environ.get("BROKER", "embedded")
+    )
+    broker = parser.parse_args().broker
+    try:
+        asyncio.run(run(broker))
+    except (Surprise, httpx.HTTPError) as error:
+        sys.exit(f"\n  ✗ {error or type(error).__name__}")
+    print("\n  Everything was as it should be.")
+
+
+if __name__ == "__main__":
+    main()
