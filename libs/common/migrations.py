@@ -11,8 +11,9 @@ from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+# The setting is an empty string once the transaction that named a store is over, and `*` names no store.
 STORE_POLICY = (
-    "store_id = NULLIF(current_setting('app.store', true), '')::uuid "
+    "store_id = NULLIF(NULLIF(current_setting('app.store', true), ''), '*')::uuid "
     "OR current_setting('app.store', true) = '*'"
 )
 

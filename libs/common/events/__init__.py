@@ -36,16 +36,20 @@ class Event(BaseModel):
     version: int = 0
     """The aggregate's version after the change; a consumer refuses a step back."""
 
+    def __init_subclass__(cls, *, type: str = "", topic: str = "", key: str = "") -> None:  # noqa: A002
+        super().__init_subclass__()
+        if type:
+            cls.type, cls.topic, cls.key = type, topic, key
+
     @classmethod
-    def __pydantic_init_subclass__(cls, *, type: str = "", topic: str = "", key: str = "", **_: Any) -> None:  # noqa: A002
-        if not type:
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if "type" not in vars(cls):
             return
-        if not _TYPE.match(type) or type in REGISTRY:
-            raise TypeError(f"{type} is not a new event type")
-        if key not in cls.model_fields:
-            raise TypeError(f"{cls.__name__} has no field {key}")
-        cls.type, cls.topic, cls.key = type, topic, key
-        REGISTRY[type] = cls
+        if not _TYPE.match(cls.type) or cls.type in REGISTRY:
+            raise TypeError(f"{cls.type} is not a new event type")
+        if cls.key not in cls.model_fields:
+            raise TypeError(f"{cls.__name__} has no field {cls.key}")
+        REGISTRY[cls.type] = cls
 
     @property
     def aggregate(self) -> str:
