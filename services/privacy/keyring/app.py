@@ -1,0 +1,166 @@
+"""The keyring: a process, a port and a database of its own, reached like a KMS by our services alone.
+
+uvicorn services.privacy.keyring.app:create_app --factory
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from starlette.exceptions import HTTPException
+
+from libs.common import telemetry
+from libs.common.db import Database, is_outage
+from libs.common.errors import NotFound, Problem, Unavailable, Unprocessable
+from libs.common.http import PROBLEM, BoundedBody, ProblemDocument
+from services.privacy.keyring.api import router
+from services.privacy.keyring.callers import ServiceTokens
+from services.privacy.keyring.domain import GRANTS, Grant
+from services.privacy.keyring.master_keys import MasterKeys
+from services.privacy.keyring.service import replay
+from services.privacy.keyring.settings import KeyringSettings
+
+logger = logging.getLogger(__name__)
+
+_REPLAY_WITHIN = 60.0
+_BETWEEN_ATTEMPTS = 0.5
+
+
+def create_app(
+    settings: KeyringSettings | None = None,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> FastAPI:
+    """The application. It answers nothing before the destruction log has been replayed.
+
+    Raises ValueError for a master key or a service key of another form, or a grant to one of our own services.
+    """
+    settings = settings or _from_environment()
+    master_keys = MasterKeys(
+        settings.master_key.get_secret_value(),
+        [key.get_secret_value() for key in settings.old_master_keys],
+    )
+    tokens = ServiceTokens(settings.service_keys, clock=lambda: clock().timestamp())
+    grants = _grants(settings)
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.database = Database(settings.database_url, pool_size=settings.database_pool_size)
+            stack.push_async_callback(app.state.database.close)
+            app.state.destructions = Database(settings.destructions_database_url)
+            stack.push_async_callback(app.state.destructions.close)
+            app.state.master_keys, app.state.tokens, app.state.grants = master_keys, tokens, grants
+            app.state.clock = clock
+            await _replayed(app.state.database, app.state.destructions)
+            yield
+
+    app = FastAPI(
+        title="Keyring",
+        version="1",
+        lifespan=run,
+        docs_url="/keyring/docs",
+        redoc_url=None,
+        openapi_url="/keyring/openapi.json",
+        responses={
+            status: {"model": ProblemDocument, "content": {PROBLEM: {}}, "description": description}
+            for status, description in _REFUSALS.items()
+        },
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_anything_else)
+    app.add_middleware(BoundedBody, limits={})
+    app.include_router(router)
+    app.include_router(_health())
+    FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz", exclude_spans=["receive", "send"])
+    return app
+
+
+_REFUSALS = {401: "No valid token", 403: "Not granted", 422: "Not valid", 503: "Try again"}
+
+
+def _from_environment() -> KeyringSettings:
+    settings = KeyringSettings.model_validate({})
+    telemetry.start("keyring", level=settings.log_level)
+    return settings
+
+
+def _grants(settings: KeyringSettings) -> Mapping[str, Grant]:
+    if named := GRANTS.keys() & settings.extra_grants.keys():
+        raise ValueError(f"{', '.join(sorted(named))}: the grants of our own services are in domain.py")
+    extra = {name: Grant(mint=more.mint, open=more.open) for name, more in settings.extra_grants.items()}
+    return {**GRANTS, **extra}
+
+
+async def _replayed(keyring: Database, log: Database) -> None:
+    """A database that starts together with the keyring may be a little later."""
+    deadline = time.monotonic() + _REPLAY_WITHIN
+    while True:
+        try:
+            await replay(keyring, log)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the keyring waits for its databases")
+            await asyncio.sleep(_BETWEEN_ATTEMPTS)
+        else:
+            return
+
+
+def _health() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz/live")
+    async def live() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        return {"status": "live"}
+
+    @router.get("/healthz/ready")
+    async def ready(request: Request) -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Ready while both databases answer."""
+        for database in (request.app.state.database, request.app.state.destructions):
+            async with database.platform_session() as session:
+                await session.connection()
+        return {"status": "ready"}
+
+    return router
+
+
+def _problem(problem: Problem) -> Response:
+    return JSONResponse(
+        problem.document(), status_code=problem.status, headers=problem.headers, media_type=PROBLEM
+    )
+
+
+async def _on_problem(_request: Request, error: Exception) -> Response:
+    return _problem(error if isinstance(error, Problem) else Problem())
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    """Why, and nothing of what was sent, not even where: a key may be a name here."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    return _problem(Unprocessable(reasons=sorted({entry["type"] for entry in found})))
+
+
+async def _on_http(_request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == NotFound.status:
+        return _problem(NotFound())
+    body = {"type": "about:blank", "title": "The request was refused", "status": status}
+    return JSONResponse(body, status_code=status, media_type=PROBLEM)
+
+
+async def _on_anything_else(_request: Request, error: Exception) -> Response:
+    if is_outage(error):
+        return _problem(Unavailable())
+    logger.error("unexpected error", exc_info=error)
+    return _problem(Problem())

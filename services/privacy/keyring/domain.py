@@ -1,0 +1,114 @@
+"""Who may do what with which keys, and which keys outlive an erasure. Everything not granted here is refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from types import MappingProxyType
+
+from libs.common.errors import Forbidden
+from libs.common.personal.vocabulary import Purpose, Retention
+
+
+class NotGranted(Forbidden):
+    """403: the table of grants does not allow this service to do this."""
+
+    slug = "not-granted"
+    title = "This service has no such grant"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one service may do. Every service may ask for the secrets of stores."""
+
+    mint: frozenset[Retention] = frozenset()
+    open: Mapping[Purpose, frozenset[Retention]] = field(default_factory=dict[Purpose, frozenset[Retention]])
+    erase: bool = False
+    """To destroy keys, and to see which are left."""
+
+
+def _own(*retentions: Retention, purposes: tuple[Purpose, ...]) -> Mapping[Purpose, frozenset[Retention]]:
+    return dict.fromkeys((*purposes, Purpose.RIGHTS_OF_THE_PERSON), frozenset(retentions))
+
+
+GRANTS: Mapping[str, Grant] = MappingProxyType(
+    {
+        "catalog": Grant(mint=frozenset({Retention.EXPORT})),
+        "identity": Grant(
+            mint=frozenset({Retention.ACCOUNT, Retention.CORRESPONDENCE, Retention.EXPORT}),
+            open=_own(
+                Retention.ACCOUNT,
+                Retention.CORRESPONDENCE,
+                purposes=(
+                    Purpose.PROVIDE_ACCOUNT,
+                    Purpose.AUTHENTICATION,
+                    Purpose.SECURITY,
+                    Purpose.SERVICE_MAIL,
+                ),
+            ),
+        ),
+        "orders": Grant(
+            mint=frozenset({Retention.ORDER, Retention.CORRESPONDENCE, Retention.EXPORT}),
+            open=_own(
+                Retention.ORDER,
+                Retention.CORRESPONDENCE,
+                purposes=(Purpose.FULFIL_ORDER, Purpose.SUPPORT, Purpose.SERVICE_MAIL),
+            ),
+        ),
+        # The invoice is made from the order's contact; from then on billing reads its own box.
+        "billing": Grant(
+            mint=frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE, Retention.EXPORT}),
+            open={
+                Purpose.ACCOUNTING: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
+                Purpose.PAYMENT: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
+                Purpose.SERVICE_MAIL: frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE}),
+                Purpose.RIGHTS_OF_THE_PERSON: frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE}),
+            },
+        ),
+        "privacy": Grant(
+            mint=frozenset({Retention.REQUEST, Retention.EXPORT, Retention.CORRESPONDENCE}),
+            open=_own(
+                Retention.REQUEST,
+                Retention.EXPORT,
+                Retention.CORRESPONDENCE,
+                purposes=(Purpose.SERVICE_MAIL,),
+            ),
+            erase=True,
+        ),
+    }
+)
+
+OPENS_DESPITE_RESTRICTION = frozenset({Purpose.RIGHTS_OF_THE_PERSON})
+"""GDPR, Art. 18(2): restricted data is stored; of what else it allows, we serve the person's own rights."""
+
+
+SEALS_AFTER_ERASURE = frozenset({Retention.REQUEST})
+"""The request that asked for the erasure is still to be answered; its key, if it has one, goes on sealing."""
+
+
+def granted(service: str, grants: Mapping[str, Grant]) -> Grant:
+    """The grant of a service; one without an entry has none."""
+    return grants.get(service, Grant())
+
+
+def check_mint(grant: Grant, retentions: set[Retention]) -> None:
+    """Raises NotGranted."""
+    if not retentions <= grant.mint:
+        raise NotGranted
+
+
+def check_erase(grant: Grant) -> None:
+    """Raises NotGranted."""
+    if not grant.erase:
+        raise NotGranted
+
+
+def outlives_erasure(
+    retention: Retention, bucket: str, expires_on: date | None, *, requests: frozenset[str], today: date
+) -> bool:
+    """Whether an erasure asked for by `requests` leaves a key in place.
+
+    What the law keeps stays until its day has passed; the request itself stays, since it must be answered.
+    """
+    if retention is Retention.REQUEST:
+        return bucket in requests
+    return retention.period.kept_by_law and (expires_on is None or expires_on >= today)

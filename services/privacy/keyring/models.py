@@ -1,0 +1,75 @@
+"""What the keyring keeps. Keys and secrets are wrapped by a master key that is not in the database."""
+
+from datetime import date, datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, MetaData, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from libs.common.db import Base, impersonal
+
+
+class KeyringBase(Base):
+    """The tables of this database only."""
+
+    __abstract__ = True
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+
+
+class StoreSecret(KeyringBase):
+    """From which a store's services derive subject ids and blind indexes."""
+
+    __tablename__ = "store_secret"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    wrapped: Mapped[bytes] = mapped_column(info=impersonal("a wrapped random secret"))
+    master_key_id: Mapped[str] = mapped_column(info=impersonal("fingerprint of a master key"))
+
+
+class Subject(KeyringBase):
+    """One person at one store, and the generation that lives now unless `erased_at` says otherwise."""
+
+    __tablename__ = "subject"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int]
+    generation_id: Mapped[UUID] = mapped_column(unique=True)
+    """A random id that enters the destruction log with the generation's keys: a restored keyring learns from
+    it that the generation is over, though the log names no person."""
+    begun_at: Mapped[datetime | None]
+    """When a live command began the generation; None when an event did."""
+    erased_at: Mapped[datetime | None]
+
+
+class DataKey(KeyringBase):
+    """One key of one person for one retention."""
+
+    __tablename__ = "data_key"
+    __table_args__ = (
+        UniqueConstraint("store_id", "subject_id", "generation", "retention", "bucket"),
+        CheckConstraint("state IN ('active', 'restricted')", name="state"),
+    )
+
+    key_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    retention: Mapped[str] = mapped_column(info=impersonal("a word of the vocabulary"))
+    bucket: Mapped[str] = mapped_column(info=impersonal("a year or the id of a request"))
+    wrapped: Mapped[bytes] = mapped_column(info=impersonal("a wrapped random key"))
+    master_key_id: Mapped[str] = mapped_column(info=impersonal("fingerprint of a master key"))
+    state: Mapped[str] = mapped_column(info=impersonal("active or restricted"), server_default="active")
+    expires_on: Mapped[date | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OpeningCount(KeyringBase):
+    """How many keys a service was given for a purpose on a day (UTC)."""
+
+    __tablename__ = "opening_count"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    service: Mapped[str] = mapped_column(primary_key=True, info=impersonal("name of a service"))
+    purpose: Mapped[str] = mapped_column(primary_key=True, info=impersonal("a word of the vocabulary"))
+    count: Mapped[int]

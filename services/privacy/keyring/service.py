@@ -1,0 +1,433 @@
+"""Making, opening and destroying keys, a batch at a time and with a bounded number of statements."""
+
+import logging
+import os
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import Database
+from libs.common.personal.vocabulary import Purpose, Retention
+from services.privacy.destructions import service as destructions
+from services.privacy.keyring.domain import (
+    OPENS_DESPITE_RESTRICTION,
+    SEALS_AFTER_ERASURE,
+    Grant,
+    outlives_erasure,
+)
+from services.privacy.keyring.master_keys import MasterKeys, data_key_binding, store_secret_binding
+from services.privacy.keyring.schemas import (
+    Erased,
+    ErasureAsked,
+    KeptKey,
+    KeyAsked,
+    LiveKey,
+    MintedKey,
+    OpenedKey,
+    StoreSecret,
+    SubjectAsked,
+    SubjectStatus,
+)
+
+logger = logging.getLogger(__name__)
+
+_KEY_BYTES = 32
+
+# --- Secrets of stores -----------------------------------------------------------------------------------
+
+_SECRETS = text("""
+    SELECT store_id, wrapped, master_key_id FROM store_secret WHERE store_id = ANY(CAST(:stores AS uuid[]))
+""")
+_NEW_SECRETS = text("""
+    INSERT INTO store_secret (store_id, wrapped, master_key_id)
+    SELECT store_id, wrapped, :master_key_id
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:wrapped AS bytea[])) AS new (store_id, wrapped)
+    ORDER BY store_id
+    ON CONFLICT DO NOTHING
+""")
+
+
+async def store_secrets(
+    session: AsyncSession, *, stores: Sequence[UUID], master_keys: MasterKeys
+) -> list[StoreSecret]:
+    """The secret of each store; whoever comes first makes it."""
+    found = await _secrets(session, stores, master_keys)
+    if missing := [store_id for store_id in dict.fromkeys(stores) if store_id not in found]:
+        wrapped = [
+            master_keys.wrap(os.urandom(_KEY_BYTES), store_secret_binding(store_id)) for store_id in missing
+        ]
+        await session.execute(
+            _NEW_SECRETS, {"stores": missing, "wrapped": wrapped, "master_key_id": master_keys.present_id}
+        )
+        # Another caller may have been first, so what was made here is not what counts.
+        found |= await _secrets(session, missing, master_keys)
+    return [StoreSecret(store_id=store_id, secret=found[store_id]) for store_id in stores]
+
+
+async def _secrets(session: AsyncSession, stores: Sequence[UUID], master_keys: MasterKeys) -> dict[UUID, str]:
+    return {
+        row.store_id: _base64(
+            master_keys.unwrap(row.wrapped, row.master_key_id, store_secret_binding(row.store_id))
+        )
+        for row in await session.execute(_SECRETS, {"stores": stores})
+    }
+
+
+# --- Minting ---------------------------------------------------------------------------------------------
+
+_Place = tuple[UUID, UUID, Retention, str]
+"""Store, subject, retention, bucket."""
+
+_EXISTING = text("""
+    SELECT store_id, subject_id, retention, bucket, generation, erased_at IS NOT NULL AS erased,
+        key_id, wrapped, master_key_id, expires_on
+    FROM unnest(
+        CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[])
+    ) AS wanted (store_id, subject_id, retention, bucket)
+    JOIN subject USING (store_id, subject_id)
+    LEFT JOIN data_key USING (store_id, subject_id, generation, retention, bucket)
+""")
+# One statement: the rows of people stay locked from the moment their generation is read until the keys are
+# committed, so that an erasure sees either none of it or all of it. The updates that change nothing are what
+# makes ON CONFLICT return, and lock, the row that is there. Rows are taken in order, so no two batches deadlock.
+_MINT = text("""
+    WITH wanted AS (
+        SELECT * FROM unnest(
+            CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[]),
+            CAST(:begins AS boolean[]), CAST(:expiries AS date[]), CAST(:key_ids AS uuid[]), CAST(:wrapped AS bytea[])
+        ) AS wanted (store_id, subject_id, retention, bucket, begin, expires_on, key_id, wrapped)
+    ), person AS (
+        INSERT INTO subject AS person (store_id, subject_id, generation, generation_id, begun_at)
+        SELECT store_id, subject_id, 1, gen_random_uuid(), CASE WHEN bool_or(begin) THEN now() END
+        FROM wanted GROUP BY store_id, subject_id ORDER BY store_id, subject_id
+        ON CONFLICT (store_id, subject_id) DO UPDATE SET (generation, generation_id, begun_at, erased_at) = (
+            SELECT person.generation + 1, excluded.generation_id, excluded.begun_at, NULL::timestamptz
+            WHERE person.erased_at IS NOT NULL AND excluded.begun_at IS NOT NULL
+            UNION ALL
+            SELECT person.generation, person.generation_id, person.begun_at, person.erased_at
+            WHERE person.erased_at IS NULL OR excluded.begun_at IS NULL
+        )
+        RETURNING store_id, subject_id, generation, erased_at IS NOT NULL AS erased
+    ), minted AS (
+        INSERT INTO data_key AS data_key (key_id, store_id, subject_id, generation, retention, bucket,
+            wrapped, master_key_id, expires_on)
+        SELECT key_id, store_id, subject_id, generation, retention, bucket, wrapped, :master_key_id, expires_on
+        FROM wanted JOIN person USING (store_id, subject_id) WHERE NOT erased
+        ORDER BY store_id, subject_id, retention, bucket
+        ON CONFLICT (store_id, subject_id, generation, retention, bucket)
+            DO UPDATE SET key_id = data_key.key_id
+        RETURNING *
+    )
+    SELECT store_id, subject_id, retention, bucket, generation, erased,
+        minted.key_id, minted.wrapped, minted.master_key_id, minted.expires_on
+    FROM wanted
+    JOIN person USING (store_id, subject_id)
+    LEFT JOIN minted USING (store_id, subject_id, generation, retention, bucket)
+""")
+
+
+async def mint(
+    session: AsyncSession, *, wanted: Sequence[KeyAsked], master_keys: MasterKeys
+) -> list[MintedKey]:
+    """The key of each place, made if there is none; within a batch, whoever begins anew does so for all."""
+    begins: dict[_Place, bool] = defaultdict(bool)
+    for item in wanted:
+        begins[_place(item)] |= item.begin
+    keys = {
+        place: key
+        for place, key in (await _existing(session, begins, master_keys)).items()
+        if key.error is None or not begins[place]
+    }
+    if missing := {place: begin for place, begin in begins.items() if place not in keys}:
+        keys |= await _made(session, missing, master_keys)
+    return [keys[_place(item)] for item in wanted]
+
+
+async def _existing(
+    session: AsyncSession, places: Iterable[_Place], master_keys: MasterKeys
+) -> dict[_Place, MintedKey]:
+    rows = await session.execute(_EXISTING, _place_columns(places))
+    return {_place(row): _minted(row, master_keys) for row in rows if row.erased or row.key_id is not None}
+
+
+async def _made(
+    session: AsyncSession, begins: Mapping[_Place, bool], master_keys: MasterKeys
+) -> dict[_Place, MintedKey]:
+    key_ids = [uuid4() for _ in begins]
+    wrapped = [
+        master_keys.wrap(os.urandom(_KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
+        for key_id, (store_id, subject_id, _, _) in zip(key_ids, begins, strict=True)
+    ]
+    rows = await session.execute(
+        _MINT,
+        {
+            **_place_columns(begins),
+            "begins": list(begins.values()),
+            "expiries": [retention.period.expires_on(bucket) for _, _, retention, bucket in begins],
+            "key_ids": key_ids,
+            "wrapped": wrapped,
+            "master_key_id": master_keys.present_id,
+        },
+    )
+    return {_place(row): _minted(row, master_keys) for row in rows}
+
+
+def _minted(row: Row[Any], master_keys: MasterKeys) -> MintedKey:
+    if row.key_id is None or (row.erased and Retention(row.retention) not in SEALS_AFTER_ERASURE):
+        return MintedKey(error="subject-erased")
+    return MintedKey(
+        key_id=row.key_id,
+        key=_unwrapped(row, master_keys),
+        generation=row.generation,
+        expires_on=row.expires_on,
+    )
+
+
+def _place(item: Any) -> _Place:
+    return item.store_id, item.subject_id, Retention(item.retention), item.bucket
+
+
+def _place_columns(places: Iterable[_Place]) -> dict[str, list[Any]]:
+    stores, subjects, retentions, buckets = map(list, zip(*places, strict=True))
+    return {"stores": stores, "subjects": subjects, "retentions": retentions, "buckets": buckets}
+
+
+# --- Opening ---------------------------------------------------------------------------------------------
+
+_OPEN = text("""
+    WITH found AS (
+        SELECT key_id, store_id, subject_id, generation, wrapped, master_key_id,
+            CASE WHEN NOT retention = ANY(CAST(:retentions AS text[])) THEN 'forbidden'
+                 WHEN state = 'restricted' AND NOT :despite_restriction THEN 'restricted'
+            END AS error
+        FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))
+    ), counted AS (
+        INSERT INTO opening_count AS total (day, service, purpose, count)
+        SELECT CAST(:today AS date), CAST(:service AS text), CAST(:purpose AS text), count(*)
+        FROM found WHERE error IS NULL HAVING count(*) > 0
+        ON CONFLICT (day, service, purpose) DO UPDATE SET count = total.count + excluded.count
+    )
+    SELECT * FROM found
+""")
+
+
+async def open_keys(
+    session: AsyncSession,
+    *,
+    service: str,
+    grant: Grant,
+    purpose: Purpose,
+    key_ids: Sequence[UUID],
+    today: date,
+    master_keys: MasterKeys,
+    log: Database,
+) -> list[OpenedKey]:
+    """Each key the grant allows for the purpose, counted; that a key is destroyed only the log can say."""
+    rows = await session.execute(
+        _OPEN,
+        {
+            "key_ids": key_ids,
+            "retentions": list(grant.open.get(purpose, frozenset())),
+            "despite_restriction": purpose in OPENS_DESPITE_RESTRICTION,
+            "today": today,
+            "service": service,
+            "purpose": purpose,
+        },
+    )
+    found = {row.key_id: _opened(row, master_keys) for row in rows}
+    found |= await _not_found(log, [key_id for key_id in key_ids if key_id not in found])
+    return [found[key_id] for key_id in key_ids]
+
+
+def _opened(row: Row[Any], master_keys: MasterKeys) -> OpenedKey:
+    if row.error is not None:
+        return OpenedKey(key_id=row.key_id, error=row.error)
+    return OpenedKey(
+        key_id=row.key_id,
+        key=_unwrapped(row, master_keys),
+        store_id=row.store_id,
+        subject_id=row.subject_id,
+        generation=row.generation,
+    )
+
+
+async def _not_found(log: Database, key_ids: Sequence[UUID]) -> dict[UUID, OpenedKey]:
+    if not key_ids:
+        return {}
+    async with log.platform_session() as session:
+        destroyed = await destructions.destroyed_among(session, key_ids)
+    if lost := len(set(key_ids) - destroyed):
+        logger.error("keys are neither kept nor destroyed", extra={"count": lost})
+    return {
+        key_id: OpenedKey(key_id=key_id, error="destroyed" if key_id in destroyed else "unknown")
+        for key_id in key_ids
+    }
+
+
+# --- Destroying ------------------------------------------------------------------------------------------
+
+_END_GENERATIONS = text("""
+    INSERT INTO subject AS person (store_id, subject_id, generation, generation_id, erased_at)
+    SELECT store_id, subject_id, max(generation), gen_random_uuid(), now()
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
+        AS asked (store_id, subject_id, generation)
+    GROUP BY store_id, subject_id ORDER BY store_id, subject_id
+    ON CONFLICT (store_id, subject_id) DO UPDATE SET
+        generation = greatest(person.generation, excluded.generation),
+        erased_at = CASE WHEN person.generation <= excluded.generation
+            THEN coalesce(person.erased_at, excluded.erased_at) ELSE person.erased_at END
+    RETURNING generation_id, erased_at IS NOT NULL AS erased
+""")
+_KEYS_OF_GENERATIONS = text("""
+    SELECT asked.position, key_id, retention, bucket, expires_on
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
+        WITH ORDINALITY AS asked (store_id, subject_id, generation, position)
+    JOIN data_key AS key ON (key.store_id, key.subject_id) = (asked.store_id, asked.subject_id)
+        AND key.generation <= asked.generation
+    ORDER BY key.created_at, key.key_id
+""")
+_DELETE = text("DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))")
+
+
+async def destroy(
+    keyring: Database, log: Database, *, erasures: Sequence[ErasureAsked], today: date
+) -> list[Erased]:
+    """End the generations, write down which keys go, then let them go: three commits in this order.
+
+    From the first on nothing new can be sealed; from the second on a crash can only delay the third, since
+    the log is replayed before a keyring opens anything. All of it may be repeated.
+    """
+    async with keyring.platform_session() as session:
+        ended = await _end_generations(session, erasures)
+        answers = await _sentences(session, erasures, today)
+    doomed = [key_id for answer in answers for key_id in answer.destroyed]
+    async with log.platform_session() as session:
+        await destructions.append(session, [*doomed, *ended])
+    async with keyring.platform_session() as session:
+        await session.execute(_DELETE, {"key_ids": doomed})
+    logger.info("keys destroyed", extra={"count": len(doomed), "batch": len(erasures)})
+    return answers
+
+
+async def _end_generations(session: AsyncSession, erasures: Sequence[ErasureAsked]) -> list[UUID]:
+    rows = await session.execute(_END_GENERATIONS, _generation_columns(erasures))
+    return [row.generation_id for row in rows if row.erased]
+
+
+async def _sentences(session: AsyncSession, erasures: Sequence[ErasureAsked], today: date) -> list[Erased]:
+    requests: dict[tuple[UUID, UUID], frozenset[str]] = defaultdict(frozenset)
+    for asked in erasures:
+        requests[asked.store_id, asked.subject_id] |= {str(asked.request_id)}
+    answers = [
+        Erased(
+            store_id=asked.store_id,
+            subject_id=asked.subject_id,
+            generation=asked.generation,
+            destroyed=[],
+            kept=[],
+        )
+        for asked in erasures
+    ]
+    for row in await session.execute(_KEYS_OF_GENERATIONS, _generation_columns(erasures)):
+        answer = answers[row.position - 1]
+        retention = Retention(row.retention)
+        of_person = requests[answer.store_id, answer.subject_id]
+        if outlives_erasure(retention, row.bucket, row.expires_on, requests=of_person, today=today):
+            answer.kept.append(
+                KeptKey(
+                    retention=retention,
+                    bucket=row.bucket,
+                    expires_on=row.expires_on,
+                    law=retention.period.law,
+                )
+            )
+        else:
+            answer.destroyed.append(row.key_id)
+    return answers
+
+
+def _generation_columns(erasures: Sequence[ErasureAsked]) -> dict[str, list[Any]]:
+    return {
+        "stores": [asked.store_id for asked in erasures],
+        "subjects": [asked.subject_id for asked in erasures],
+        "generations": [asked.generation for asked in erasures],
+    }
+
+
+# --- Looking at what is left -----------------------------------------------------------------------------
+
+_STATUS = text("""
+    SELECT asked.position, person.generation AS present, person.erased_at IS NOT NULL AS erased,
+        key.key_id, key.retention, key.bucket, key.generation, key.state, key.expires_on
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]))
+        WITH ORDINALITY AS asked (store_id, subject_id, position)
+    LEFT JOIN subject AS person USING (store_id, subject_id)
+    LEFT JOIN data_key AS key USING (store_id, subject_id)
+    ORDER BY asked.position, key.generation, key.retention, key.bucket
+""")
+
+
+async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> list[SubjectStatus]:
+    """The keys that still open, without their material."""
+    answers = [
+        SubjectStatus(
+            store_id=asked.store_id, subject_id=asked.subject_id, generation=0, erased=False, keys=[]
+        )
+        for asked in subjects
+    ]
+    asked = {"stores": [one.store_id for one in subjects], "subjects": [one.subject_id for one in subjects]}
+    for row in await session.execute(_STATUS, asked):
+        answer = answers[row.position - 1]
+        answer.generation, answer.erased = row.present or 0, row.erased
+        if row.key_id is not None:
+            answer.keys.append(
+                LiveKey(
+                    key_id=row.key_id,
+                    retention=Retention(row.retention),
+                    bucket=row.bucket,
+                    generation=row.generation,
+                    state=row.state,
+                    expires_on=row.expires_on,
+                )
+            )
+    return answers
+
+
+# --- Replaying the log -----------------------------------------------------------------------------------
+
+_END_LOGGED = text("""
+    UPDATE subject SET erased_at = now()
+    WHERE generation_id = ANY(CAST(:key_ids AS uuid[])) AND erased_at IS NULL
+""")
+
+
+async def replay(keyring: Database, log: Database) -> int:
+    """Destroy again whatever the log names, as a keyring must before it opens anything: it may be restored.
+
+    Returns how many keys had come back.
+    """
+    returned = 0
+    async with log.platform_session() as reading:
+        async for key_ids in destructions.read(reading):
+            async with keyring.platform_session() as session:
+                deleted: Any = await session.execute(_DELETE, {"key_ids": key_ids})
+                await session.execute(_END_LOGGED, {"key_ids": key_ids})
+            returned += deleted.rowcount
+    if returned:
+        logger.warning("destroyed keys had come back and were destroyed again", extra={"count": returned})
+    return returned
+
+
+def _unwrapped(row: Row[Any], master_keys: MasterKeys) -> str:
+    binding = data_key_binding(row.key_id, row.store_id, row.subject_id)
+    return _base64(master_keys.unwrap(row.wrapped, row.master_key_id, binding))
+
+
+def _base64(secret: bytes) -> str:
+    return b64encode(secret).decode()
