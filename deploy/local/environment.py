@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from joserfc.jwk import ECKey
@@ -58,3 +58,23 @@ def _public(private: str) -> Mapping[str, object]:
 
 def _master_key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+_SHARED = (
+    "BROKER", "BROKER_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "KEYRING_URL", "PUBLIC_URL", "SERVICE_KEYS", "SMTP_URL",
+)  # fmt: skip
+
+
+def for_process(platform: Mapping[str, str], owners: Sequence[str]) -> dict[str, str]:
+    """The environment of one process: ours, what all share, and the variables of these owners alone.
+
+    No process gets the secrets of another service, and none those of the owner of a database.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in platform}
+    prefixes = tuple(f"{owner.upper()}_" for owner in owners)
+    own = {
+        name: value
+        for name, value in platform.items()
+        if name in _SHARED or (name.startswith(prefixes) and not name.endswith("_MIGRATION_DATABASE_URL"))
+    }
+    return inherited | own
