@@ -1,0 +1,49 @@
+"""A participant signs what it answers, so that no other can answer for it and anybody can check it later.
+
+The signature is a detached JWS (RFC 7515, appendix F) with ES256 and the key the participant announced. What is
+signed is the JSON as it was sent, without `signature` and `version` and with `store_id`: keys sorted, no blanks, UTF-8
+(RFC 8785 gives the same bytes, since an answer has no fractions).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey
+
+from libs.common.events import Received
+from libs.common.events.privacy import TaskAnswered
+
+ALGORITHM = "ES256"
+
+
+class Forged(Exception):
+    """The signature does not belong to this answer, or not to the participant it names."""
+
+
+def sign(answer: TaskAnswered, *, store_id: UUID, key: ECKey) -> TaskAnswered:
+    """The answer with its signature."""
+    body = _signed(answer.model_dump(mode="json"), store_id)
+    head, _, signature = jws.serialize_compact({"alg": ALGORITHM, "kid": key.kid}, body, key).split(".")
+    return answer.model_copy(update={"signature": f"{head}..{signature}"})
+
+
+def check(answer: Received[TaskAnswered], *, public_key: Mapping[str, Any]) -> None:
+    """Raises Forged unless the owner of `public_key` signed exactly what was received, for the store it came for.
+
+    The bytes received count, not what was understood of them: a newer participant may have signed more fields.
+    """
+    try:
+        body = _signed(orjson.loads(answer.record.value), answer.envelope.store_id)
+        key = ECKey.import_key(dict(public_key))
+        jws.deserialize_compact(answer.data.signature, key, algorithms=[ALGORITHM], payload=body)
+    except (JoseError, ValueError, TypeError, KeyError) as error:
+        raise Forged from error
+
+
+def _signed(body: Mapping[str, Any], store_id: UUID) -> bytes:
+    unsigned = {name: value for name, value in body.items() if name not in {"signature", "version"}}
+    return orjson.dumps(unsigned | {"store_id": str(store_id)}, option=orjson.OPT_SORT_KEYS)
