@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from typing import Annotated, Any, Generic, TypeVar
 
 import httpx
@@ -48,6 +49,18 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str | None = None
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route that may refuse with these statuses; 400, 422 and 503 are every route's."""
+    return {
+        status: {
+            "model": ProblemDocument,
+            "content": {PROBLEM: {}},
+            "description": HTTPStatus(status).phrase,
+        }
+        for status in statuses
+    }
 
 
 # --- Problems --------------------------------------------------------------------------------------------
