@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import time
 import unicodedata
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
@@ -44,8 +44,8 @@ from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.settings import ServiceSettings
 
 __all__ = [
-    "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "SealedFor", "SubjectErased", "ToOpen", "ToSeal", "Vault",
-    "announce", "normalise",
+    "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "SealedFor", "Sealer", "SubjectErased", "ToOpen", "ToSeal",
+    "Vault", "announce", "normalise",
 ]  # fmt: skip
 
 KEY_SECONDS = 120
@@ -87,6 +87,18 @@ class ToOpen(Generic[M]):
     box: Sealed[M]
     store_id: UUID
     subject_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Sealer:
+    """Keys of one person, at hand: seals without asking anybody, so also within a transaction."""
+
+    generation: int
+    keys: Mapping[Retention, DataKey]
+
+    def seal(self, data: M) -> Sealed[M]:
+        """A box. Raises KeyError for a retention that was not asked for."""
+        return encrypt(data, self.keys[type(data).retention])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,25 @@ class Vault:
         ]
         keys = await self._keys_to_seal(dict.fromkeys(wanted))
         return [_sealed(item.data, keys[one]) for item, one in zip(items, wanted, strict=True)]
+
+    async def sealer(
+        self, *retentions: Retention, store_id: UUID, subject_id: UUID, begin: bool = False
+    ) -> Sealer:
+        """For what only a transaction finds out, such as an order's number. Undivided retentions only.
+
+        Raises SubjectErased, KeyringUnavailable.
+        """
+        wanted = [KeyWanted(store_id, subject_id, retention, begin=begin) for retention in retentions]
+        keys: dict[Retention, DataKey] = {}
+        for one, outcome in (await self._keys_to_seal(wanted)).items():
+            if not isinstance(outcome, DataKey):
+                raise outcome
+            keys[one.retention] = outcome
+        generations = {key.generation for key in keys.values()}
+        if len(generations) != 1:
+            # A key from memory and one made just now, with an erasure in between.
+            raise SubjectErased
+        return Sealer(generations.pop(), keys)
 
     async def _keys_to_seal(self, wanted: Iterable[KeyWanted]) -> dict[KeyWanted, Outcome]:
         # A live command always asks: what is in memory may be of a generation that ended a moment ago.
