@@ -1,0 +1,18 @@
+"""Orders' application."""
+
+from fastapi import FastAPI
+
+from libs.common.http import build_app
+from services.orders import api
+from services.orders.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Carts, checkout, orders and sales figures."""
+    return build_app(
+        service="orders",
+        settings=settings,
+        title="Vitrine orders",
+        description="Carts without an account, checkout, the life of an order, and sales figures without people.",
+        routers=[api.router],
+    )
