@@ -1,0 +1,5 @@
+"""Alembic's entry."""
+
+from libs.common.migrations import run
+
+run()

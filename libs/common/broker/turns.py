@@ -1,0 +1,163 @@
+"""Whose turn it is: batches that were read and are not yet committed. Both adapters keep them here.
+
+Bookkeeping without input or output: one batch of a partition at a time, partitions in turn, and a batch that
+was handed out but not committed comes again, after a pause, before anything later of its partition.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from libs.common.broker import Record
+
+Partition = tuple[str, int]
+"""Topic and number."""
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A batch of one partition. `epoch` is the tenure in which it was read; an older one cannot commit."""
+
+    topic: str
+    partition: int
+    records: Sequence[Record]
+    epoch: int
+    commit_delivery: Callable[["Delivery"], Awaitable[None]]
+
+    @property
+    def source(self) -> Partition:
+        """Where the records come from."""
+        return self.topic, self.partition
+
+    @property
+    def end(self) -> int:
+        """The offset after the last record: what is committed."""
+        return self.records[-1].offset + 1
+
+    async def commit(self) -> None:
+        """Acknowledge every record. Raises Fenced, BrokerUnavailable."""
+        await self.commit_delivery(self)
+
+
+@dataclass(slots=True)
+class _Turn:
+    delivery: Delivery
+    due: float = 0.0
+    attempts: int = 0
+
+
+class Turns:
+    """At most one delivery per partition, waiting or in the consumer's hand."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiting: dict[Partition, _Turn] = {}
+        self._in_hand: _Turn | None = None
+        self._held_back = False
+        self._failure: BaseException | None = None
+        self._changed = asyncio.Event()
+        self._empty_handed = asyncio.Event()
+        self._empty_handed.set()
+
+    def busy(self, partition: Partition) -> bool:
+        """Whether a delivery of the partition waits or is in hand."""
+        return partition in self._waiting or self.in_hand(partition)
+
+    def in_hand(self, partition: Partition) -> bool:
+        """Whether the consumer is working on a delivery of the partition."""
+        return self._in_hand is not None and self._in_hand.delivery.source == partition
+
+    def offer(self, delivery: Delivery) -> None:
+        """Queue the next delivery of a partition that is not busy."""
+        if self.busy(delivery.source):
+            raise RuntimeError("a partition has one delivery at a time")
+        self._waiting[delivery.source] = _Turn(delivery)
+        self._changed.set()
+
+    async def take(self) -> Delivery:
+        """Wait for the delivery whose turn it is, giving up the last one if it was not settled.
+
+        Raises what `fail` was given.
+        """
+        self.give_up()
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            self._changed.clear()
+            now = self._clock()
+            if not self._held_back and (turn := self._first_due(now)):
+                del self._waiting[turn.delivery.source]
+                self._in_hand = turn
+                self._empty_handed.clear()
+                return turn.delivery
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds_to_next(now)):
+                    await self._changed.wait()
+
+    def give_up(self) -> None:
+        """Put the delivery in hand back to the end of the queue, due after a pause that grows each time."""
+        if (turn := self._in_hand) is not None:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**turn.attempts)
+            turn.due = self._clock() + pause
+            turn.attempts += 1
+            self._waiting[turn.delivery.source] = turn
+            self._open_hand()
+
+    def settle(self, delivery: Delivery) -> None:
+        """The delivery is committed; its partition is free for the next."""
+        if self._in_hand is not None and self._in_hand.delivery is delivery:
+            self._open_hand()
+        elif (turn := self._waiting.get(delivery.source)) and turn.delivery is delivery:
+            del self._waiting[delivery.source]
+
+    def withdraw(self, partition: Partition) -> bool:
+        """Forget what waits of a partition, unless the consumer has it in hand: then False."""
+        if self.in_hand(partition):
+            return False
+        self._waiting.pop(partition, None)
+        return True
+
+    def drop(self, partition: Partition) -> None:
+        """Forget a partition that was lost, even if the consumer has it in hand."""
+        if self.in_hand(partition):
+            self._open_hand()
+        self._waiting.pop(partition, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._waiting.clear()
+        self._open_hand()
+
+    async def hold_back(self, seconds: float) -> None:
+        """Hand nothing out until `let_go`, and wait at most so long for the consumer to finish what it has."""
+        self._held_back = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty_handed.wait()
+
+    def let_go(self) -> None:
+        """Hand out again."""
+        self._held_back = False
+        self._changed.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more will come: whoever takes gets this error."""
+        self._failure = error
+        self._changed.set()
+
+    def _open_hand(self) -> None:
+        self._in_hand = None
+        self._empty_handed.set()
+
+    def _first_due(self, now: float) -> _Turn | None:
+        return next((turn for turn in self._waiting.values() if turn.due <= now), None)
+
+    def _seconds_to_next(self, now: float) -> float | None:
+        if self._held_back or not self._waiting:
+            return None
+        return max(0.0, min(turn.due for turn in self._waiting.values()) - now)
