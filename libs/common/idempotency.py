@@ -80,21 +80,24 @@ async def once(
     caller: str,
     make: Callable[[], Awaitable[tuple[BaseModel, str | None]]],
     status: int = 201,
+    body: bytes | None = None,
 ) -> Response:
     """The reply of `make` (a model and the path of what was created), or the one given before for this key.
 
-    Raises KeyReused, KeyInUse. Without a key the command simply runs.
+    `body` is what tells two requests apart; it is given where the bytes sent are not it, since an upload has
+    another multipart boundary each time. Raises KeyReused, KeyInUse. Without a key the command simply runs.
     """
     if key is None:
         return _reply(*(await _made(make)), status=status)
     key_hash = hashlib.sha256(f"{request.method} {request.url.path}\0{caller}\0{key}".encode()).digest()
-    request_hash = hashlib.sha256(key.encode() + b"\0" + await request.body()).digest()
+    sent = await request.body() if body is None else body
+    request_hash = hashlib.sha256(key.encode() + b"\0" + sent).digest()
     if not await _claim(session, store_id, key_hash, request_hash):
         return await _replay(session, store_id, key_hash, request_hash)
-    body, location = await _made(make)
+    reply, location = await _made(make)
     record = await session.get_one(IdempotencyRecord, (store_id, key_hash))
-    record.status, record.reply, record.location = status, body, location
-    return _reply(body, location, status=status)
+    record.status, record.reply, record.location = status, reply, location
+    return _reply(reply, location, status=status)
 
 
 async def _made(make: Callable[[], Awaitable[tuple[BaseModel, str | None]]]) -> tuple[bytes, str | None]:

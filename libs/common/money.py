@@ -7,6 +7,24 @@ from pydantic import BaseModel, ConfigDict, Field
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"], description="ISO 4217 code.")]
 MAXIMUM = 10**12
 
+_DECIMALS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+
+
+def decimals(currency: str) -> int:
+    """How many digits of an amount stand after the point: 2 for euros, 0 for yen (ISO 4217, list one)."""
+    return next((digits for digits, codes in _DECIMALS.items() if currency in codes.split()), 2)
+
+
+def as_decimal(amount: int, currency: str) -> str:
+    """Minor units as people write them, with a point: 1999 EUR is `19.99`."""
+    digits = decimals(currency)
+    sign, whole = "-" * (amount < 0), f"{abs(amount):0{digits + 1}d}"
+    return f"{sign}{whole[:-digits]}.{whole[-digits:]}" if digits else sign + whole
+
 
 class CurrencyMismatch(ValueError):
     """Two currencies cannot be added or compared."""
