@@ -96,6 +96,9 @@ def _pointer(location: Sequence[Any]) -> str:
 
 
 async def _on_http(_request: Request, error: Exception) -> Response:
+    if isinstance(error.__cause__, Problem):
+        # The framework wraps what was raised while it read the body.
+        return _problem_response(error.__cause__)
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(getattr(error, "headers", None) or {})
     if status == NotFound.status:
