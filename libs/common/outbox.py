@@ -6,6 +6,7 @@ number of relays. `docs/adr/0003-outbox.md` says why neither ids, `xid8` nor `SK
 
 import asyncio
 import logging
+import time
 import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -35,6 +36,8 @@ KEPT_FOR = timedelta(days=7)
 _BATCH = 500
 _POLL_SECONDS = 1.0
 _LOCK_CLASS = 7_001
+_LOOK_AT_CLUSTER_EVERY = 30.0
+"""Seconds; after a failure it is looked at once."""
 
 
 class OutboxRow(Base):
@@ -120,6 +123,8 @@ class Relay:
         self._database = database
         self._broker = broker
         self._known_cluster: str | None = None
+        self._look_at_cluster_at = float("-inf")
+        self._known_topics: set[str] = set()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -134,6 +139,7 @@ class Relay:
                     failures = 0
                 except (BrokerError, Unavailable) as error:
                     failures += 1
+                    self._look_at_cluster_at = float("-inf")
                     logger.warning("relay waits", extra={"error": type(error).__name__, "failures": failures})
                     await asyncio.sleep(min(5.0, 0.1 * 2**failures))
                 await hints.wait(_POLL_SECONDS)
@@ -150,15 +156,26 @@ class Relay:
                 return 0
             rows = (await session.execute(_UNSENT, {"buckets": buckets, "batch": _BATCH})).all()
             if rows:
+                await self._ensure_topics({row.topic for row in rows})
                 await self._broker.publish([Record(r.topic, r.key, r.payload, r.headers) for r in rows])
                 await session.execute(_MARK, {"ids": [row.id for row in rows]})
             return len(rows)
 
+    async def _ensure_topics(self, topics: set[str]) -> None:
+        """A topic that nobody reads yet must not stop its bucket."""
+        if missing := topics - self._known_topics:
+            await self._broker.ensure_topics(sorted(missing))
+            self._known_topics |= missing
+
     async def _notice_a_lost_broker(self) -> None:
         """A new cluster id means that the log lost everything: send again what is still kept."""
+        if time.monotonic() < self._look_at_cluster_at:
+            return
         cluster = await self._broker.cluster_id()
+        self._look_at_cluster_at = time.monotonic() + _LOOK_AT_CLUSTER_EVERY
         if cluster == self._known_cluster:
             return
+        self._known_topics.clear()
         async with self._database.platform_session() as session:
             seen = await session.get(BrokerSeen, 1, with_for_update=True)
             if seen is None:

@@ -28,6 +28,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.topics: set[str] = set()
         self.refusing = False
         self.identity = "first"
         self.gate: asyncio.Event | None = None
@@ -43,6 +44,9 @@ class Recorder:
 
     async def cluster_id(self) -> str:
         return self.identity
+
+    async def ensure_topics(self, topics: Sequence[str]) -> None:
+        self.topics |= set(topics)
 
 
 def relay(common: Common, broker: Recorder) -> Relay:
@@ -136,8 +140,11 @@ async def test_a_broker_that_lost_its_log_gets_everything_again(common: Common) 
     await move(common, counter, 1)
     await one.sweep()
     broker.identity = "second"
+    broker.topics.clear()
+    one._look_at_cluster_at = 0.0  # pyright: ignore[reportPrivateUsage]
     await one._notice_a_lost_broker()  # pyright: ignore[reportPrivateUsage]
     assert await one.sweep() == 1
+    assert broker.topics == {"testing.counters"}
     assert [record.headers["ce_id"] for record in broker.records] == [broker.records[0].headers["ce_id"]] * 2
 
 
