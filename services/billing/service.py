@@ -1,0 +1,350 @@
+"""Billing's commands: what is heard of orders, and the payment that settles one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import Database
+from libs.common.errors import NotFound
+from libs.common.events import Received
+from libs.common.events.billing import InvoiceIssued, PaymentReceived
+from libs.common.events.orders import OrderContact, OrderPlaced
+from libs.common.outbox import publish_all
+from libs.common.personal.data import Sealed
+from libs.common.personal.tombstones import erased_among
+from libs.common.personal.vault import KeyDestroyed, SubjectErased, Vault
+from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.stores import KnownStore, known_store
+from services.billing import domain
+from services.billing.domain import Due, EntryKind, Method, Posting, State
+from services.billing.kinds import InvoiceContact
+from services.billing.models import (
+    EarlyOrder,
+    Invoice,
+    JournalEntry,
+    NumberSeries,
+    Payment,
+    PostingRow,
+    Receivable,
+)
+from services.billing.schemas import NewPayment
+
+# --- What is heard of orders -----------------------------------------------------------------------------
+
+EARLY_ORDERS_KEPT_FOR = timedelta(days=30)
+"""An order that has not come by then never will: its person was erased before it came."""
+
+# Whoever hears of an order, and whoever hears the order itself, must see what the other left.
+_LOCK = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+
+
+async def expect(session: AsyncSession, events: Sequence[Received[OrderPlaced]]) -> None:
+    """Orders were placed: their money is expected, unless more has been heard of them already."""
+    orders = {event.data.order_id: event for event in events}
+    await _lock(session, orders)
+    gone = delete(EarlyOrder).where(EarlyOrder.order_id.in_(orders)).returning(EarlyOrder)
+    early = {order.order_id: State(order.state) for order in await session.scalars(gone)}
+    rows = [
+        _receivable(event, domain.after(State.EXPECTED, early.get(order_id, State.EXPECTED)))
+        for order_id, event in orders.items()
+    ]
+    await session.execute(upsert(Receivable).on_conflict_do_nothing(), rows)
+
+
+def _receivable(event: Received[OrderPlaced], state: State) -> dict[str, Any]:
+    order = event.data
+    return {
+        "order_id": order.order_id,
+        "store_id": event.envelope.store_id,
+        "subject_id": order.subject_id,
+        "generation": order.generation,
+        "number": order.number,
+        "state": state.value,
+        "amount": order.total.amount,
+        "currency": order.total.currency,
+        "payment_method": order.payment_method,
+        "lines": [line.model_dump(mode="json") for line in order.lines],
+        "contact": order.contact if state is not State.VOID else None,
+        "placed_at": event.envelope.time,
+        "version": 1,
+    }
+
+
+async def hear(session: AsyncSession, store_id: UUID, order_ids: Iterable[UUID], state: State) -> None:
+    """Orders says that these are open (confirmed) or void (refused, cancelled), perhaps before `expect`."""
+    unknown = set(order_ids)
+    await _lock(session, unknown)
+    known = (
+        select(Receivable)
+        .where(Receivable.store_id == store_id, Receivable.order_id.in_(unknown))
+        .order_by(Receivable.order_id)
+        .with_for_update()
+    )
+    for receivable in await session.scalars(known):
+        unknown.discard(receivable.order_id)
+        _move(receivable, domain.after(State(receivable.state), state))
+    if unknown:
+        early = upsert(EarlyOrder)
+        early = early.on_conflict_do_update(
+            index_elements=[EarlyOrder.order_id],
+            set_={"state": early.excluded.state},
+            where=early.excluded.state == State.VOID.value,
+        )
+        await session.execute(
+            early,
+            [{"order_id": id_, "store_id": store_id, "state": state.value} for id_ in sorted(unknown)],
+        )
+
+
+def _move(receivable: Receivable, state: State) -> None:
+    if state == receivable.state:
+        return
+    receivable.state = state.value
+    receivable.version += 1
+    if state in {State.PAID, State.VOID}:
+        # Nobody will be invoiced from it any more.
+        receivable.contact = None
+
+
+async def _lock(session: AsyncSession, order_ids: Iterable[UUID]) -> None:
+    keys = sorted(int.from_bytes(order_id.bytes[:8], signed=True) for order_id in order_ids)
+    await session.execute(_LOCK, {"keys": keys})
+
+
+async def forget_early_orders(database: Database) -> int:
+    """Forget what was heard of orders that never came."""
+    async with database.platform_session() as session:
+        long_ago = func.now() - EARLY_ORDERS_KEPT_FOR
+        gone = await session.scalars(
+            delete(EarlyOrder).where(EarlyOrder.heard_at < long_ago).returning(EarlyOrder.order_id)
+        )
+        return len(gone.all())
+
+
+# --- The payment -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Buyer:
+    """Whom an invoice is for; without a contact when it is erased."""
+
+    subject_id: UUID
+    generation: int
+    contact: Sealed[InvoiceContact] | None
+
+
+async def buyer_of(
+    session: AsyncSession, vault: Vault, *, store_id: UUID, order_id: UUID, now: datetime
+) -> Buyer:
+    """Reseal the contact of an order for its invoice, under the key of this year's accounting.
+
+    Ends the session's transaction before it asks the keyring. Raises NotFound, KeyRestricted,
+    KeyringUnavailable.
+    """
+    receivable = await session.scalar(_receivable_of(store_id, order_id))
+    if receivable is None:
+        raise NotFound
+    await session.commit()
+    contact = await _resealed(vault, receivable, receivable.contact, now) if receivable.contact else None
+    return Buyer(receivable.subject_id, receivable.generation, contact)
+
+
+async def _resealed(
+    vault: Vault, receivable: Receivable, box: Sealed[OrderContact], now: datetime
+) -> Sealed[InvoiceContact] | None:
+    store_id, subject_id = receivable.store_id, receivable.subject_id
+    try:
+        contact = await vault.open(box, store_id=store_id, subject_id=subject_id, purpose=Purpose.ACCOUNTING)
+        invoiced = InvoiceContact(name=contact.name, address=contact.address)
+        sealed = await vault.seal(invoiced, store_id=store_id, subject_id=subject_id, bucket=str(_year(now)))
+    except (KeyDestroyed, SubjectErased):
+        return None
+    # Whoever came back after an erasure is a new generation, and what was theirs before stays erased.
+    return sealed.box if sealed.generation == receivable.generation else None
+
+
+async def settle(
+    session: AsyncSession,
+    *,
+    store_id: UUID,
+    order_id: UUID,
+    payment: NewPayment,
+    buyer: Buyer,
+    recorded_by: UUID,
+    now: datetime,
+) -> tuple[Payment, Invoice]:
+    """Book the payment of an order, issue its invoice, and tell everybody.
+
+    Raises NotFound, NotDueYet, AlreadyPaid, NothingDue, NotTheAmountDue, ImpossibleDay.
+    """
+    store = await known_store(session, store_id)
+    # Held off until this commits, an erasure then finds the invoice; one that came first leaves it without a contact.
+    is_erased = await erased_among(session, [(store_id, buyer.subject_id, buyer.generation)])
+    receivable = await session.scalar(
+        _receivable_of(store_id, order_id).with_for_update().execution_options(populate_existing=True)
+    )
+    if receivable is None:
+        raise NotFound
+    due = Due(
+        State(receivable.state), receivable.due, Method(receivable.payment_method),
+        receivable.placed_at.astimezone(UTC).date(),
+    )  # fmt: skip
+    domain.check_payment(due, payment.amount, received_on=payment.received_on, today=now.date())
+    _move(receivable, State.PAID)
+    invoice_sequence, entry_number = await _next_numbers(session, store_id, _year(now))
+    booked = _payment(receivable, payment, recorded_by=recorded_by, now=now)
+    invoice = _invoice(receivable, store, invoice_sequence, None if is_erased else buyer.contact, now)
+    session.add_all([booked, invoice])
+    await session.flush()
+    await _book(session, booked, invoice, first_number=entry_number)
+    await publish_all(session, _announced(receivable, booked, invoice), store_id=store_id, source="billing")
+    return booked, invoice
+
+
+def _receivable_of(store_id: UUID, order_id: UUID) -> Any:
+    return select(Receivable).where(Receivable.store_id == store_id, Receivable.order_id == order_id)
+
+
+async def _next_numbers(session: AsyncSession, store_id: UUID, year: int) -> tuple[int, int]:
+    """The next number of an invoice and of its first entry: a rollback gives them back, so no gap is left."""
+    asked = {f"invoice/{year}": 1, f"journal/{year}": 2}
+    statement = upsert(NumberSeries).values(
+        [{"store_id": store_id, "name": name, "last": count} for name, count in asked.items()]
+    )
+    rows = await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[NumberSeries.store_id, NumberSeries.name],
+            set_={"last": NumberSeries.last + statement.excluded.last},
+        ).returning(NumberSeries.name, NumberSeries.last)
+    )
+    last = {row.name: row.last for row in rows}
+    invoice, entry = (last[name] - count + 1 for name, count in asked.items())
+    return invoice, entry
+
+
+def _payment(receivable: Receivable, payment: NewPayment, *, recorded_by: UUID, now: datetime) -> Payment:
+    return Payment(
+        id=uuid4(),
+        store_id=receivable.store_id,
+        order_id=receivable.order_id,
+        amount=payment.amount.amount,
+        currency=payment.amount.currency,
+        method=payment.method.value,
+        received_on=payment.received_on,
+        external_id=payment.external_id,
+        recorded_by=recorded_by,
+        booked_at=now,
+    )
+
+
+def _invoice(
+    receivable: Receivable,
+    store: KnownStore,
+    sequence: int,
+    contact: Sealed[InvoiceContact] | None,
+    now: datetime,
+) -> Invoice:
+    year = _year(now)
+    return Invoice(
+        id=uuid4(),
+        store_id=receivable.store_id,
+        order_id=receivable.order_id,
+        year=year,
+        sequence=sequence,
+        number=domain.invoice_number(year, sequence),
+        subject_id=receivable.subject_id,
+        generation=receivable.generation,
+        contact=contact,
+        seller_name=store.name,
+        seller_country=store.country,
+        lines=receivable.lines,
+        total_amount=receivable.amount,
+        currency=receivable.currency,
+        issued_at=now,
+        kept_until=_kept_until(year),
+    )
+
+
+def _kept_until(year: int) -> date:
+    until = Retention.ACCOUNTING.period.expires_on(str(year))
+    assert until is not None, "accounting data has a last day"  # noqa: S101
+    return until
+
+
+async def _book(session: AsyncSession, payment: Payment, invoice: Invoice, *, first_number: int) -> None:
+    """The sale and the payment, each an entry of two postings."""
+    sale = domain.sale(invoice.total)
+    receipt = domain.payment(invoice.total, Method(payment.method))
+    entries = [
+        _entry(invoice, first_number, EntryKind.SALE, invoice.issued_at.date(), invoice_id=invoice.id),
+        _entry(invoice, first_number + 1, EntryKind.PAYMENT, payment.received_on, payment_id=payment.id),
+    ]
+    await session.execute(insert(JournalEntry), entries)
+    await session.execute(
+        insert(PostingRow),
+        [
+            row
+            for entry, postings in zip(entries, (sale, receipt), strict=True)
+            for row in _posting_rows(entry, postings)
+        ],
+    )
+
+
+def _entry(
+    invoice: Invoice,
+    number: int,
+    kind: EntryKind,
+    occurred_on: date,
+    *,
+    payment_id: UUID | None = None,
+    invoice_id: UUID | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": uuid4(),
+        "store_id": invoice.store_id,
+        "year": invoice.year,
+        "number": number,
+        "occurred_on": occurred_on,
+        "kind": kind.value,
+        "order_id": invoice.order_id,
+        "payment_id": payment_id,
+        "invoice_id": invoice_id,
+        "booked_at": invoice.issued_at,
+    }
+
+
+def _posting_rows(entry: dict[str, Any], postings: Sequence[Posting]) -> list[dict[str, Any]]:
+    return [
+        {"entry_id": entry["id"], "store_id": entry["store_id"], "position": position, **asdict(posting)}
+        for position, posting in enumerate(postings, start=1)
+    ]
+
+
+def _announced(
+    receivable: Receivable, payment: Payment, invoice: Invoice
+) -> tuple[PaymentReceived, InvoiceIssued]:
+    return (
+        PaymentReceived(
+            order_id=receivable.order_id,
+            payment_id=payment.id,
+            amount=receivable.due,
+            version=receivable.version,
+        ),
+        InvoiceIssued(
+            order_id=receivable.order_id,
+            invoice_id=invoice.id,
+            number=invoice.number,
+            total=invoice.total,
+            version=receivable.version,
+        ),
+    )
+
+
+def _year(now: datetime) -> int:
+    return now.astimezone(UTC).year
