@@ -6,7 +6,18 @@ by a new migration of every service.
 
 from alembic.op import execute
 
+import libs.common.idempotency
+import libs.common.inbox
+import libs.common.mail
+import libs.common.outbox
+import libs.common.personal.jobs
+import libs.common.personal.tombstones
+import libs.common.stores  # noqa: F401 - each declares common tables
+from libs.common.db import Base
 from libs.common.migrations import isolate_stores
+
+METADATA = Base.metadata
+"""The common tables as the code knows them: what `env.py` of every service gives to `run`."""
 
 _FIRST = (
     """
@@ -104,6 +115,32 @@ _FIRST = (
     )
     """,
     """
+    CREATE TABLE participant_job (
+        request_id uuid NOT NULL,
+        verb varchar NOT NULL,
+        store_id uuid NOT NULL,
+        round bigint NOT NULL,
+        subject_id uuid,
+        generation bigint,
+        answer jsonb,
+        attempts bigint NOT NULL DEFAULT 0,
+        next_try_at timestamptz,
+        issued_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_participant_job PRIMARY KEY (request_id, verb)
+    )
+    """,
+    "CREATE INDEX ix_participant_job_next_try_at ON participant_job (next_try_at) WHERE answer IS NULL",
+    "CREATE INDEX ix_participant_job_subject_id ON participant_job (subject_id) WHERE subject_id IS NOT NULL",
+    "CREATE INDEX ix_participant_job_issued_at ON participant_job (issued_at)",
+    """
+    CREATE TABLE announcement (
+        participant varchar CONSTRAINT pk_announcement PRIMARY KEY,
+        digest bytea NOT NULL,
+        version bigint NOT NULL,
+        announced_at timestamptz NOT NULL
+    )
+    """,
+    """
     CREATE FUNCTION ring() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN PERFORM pg_notify(TG_ARGV[0], ''); RETURN NULL; END $$
     """,
@@ -119,7 +156,10 @@ _FIRST = (
 
 
 def create_first() -> None:
-    """Outbox, inbox, parked events, idempotency, known stores, letters, tombstones."""
+    """Outbox, inbox, parked events, idempotency, known stores, letters, tombstones, privacy tasks."""
     for statement in _FIRST:
         execute(statement)
-    isolate_stores("outbox", "inbox", "idempotency_record", "known_store", "waiting_letter", "erased_subject")
+    isolate_stores(
+        "outbox", "inbox", "idempotency_record", "known_store", "waiting_letter", "erased_subject",
+        "participant_job",
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table
+from sqlalchemy import Column, Enum, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
@@ -35,6 +35,8 @@ class OnErase(StrEnum):
     """The box and the columns in `clears` are emptied; the row stays with its figures."""
     DELETE = "delete"
     """The row goes, with what is attached to it."""
+    KEEP = "keep"
+    """The row is on its way to the person, an answer to the request itself for instance, and ends when it arrives."""
 
 
 class Person(NamedTuple):
@@ -60,6 +62,11 @@ class Attached:
     by: str
     describe: tuple[str, ...] = ()
     delete: bool = False
+
+    @property
+    def sql(self) -> Table:
+        """The table itself."""
+        return cast(Table, self.table.__table__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +106,7 @@ class Holding:
             for name in self.emptied:
                 if not self.sql.columns[name].nullable:
                     raise TypeError(f"{self.name}.{name} cannot be emptied: it is not nullable")
-        if self.retention is not None and self.retention.period.divided_by is not Bucket.WHOLE:
+        if self.is_divided and self.on_erase is not OnErase.KEEP:
             if self.bucket is None:
                 raise TypeError(f"{self.name}: a divided retention needs the column of its bucket")
             self.column(self.bucket)
@@ -120,6 +127,11 @@ class Holding:
         return self.kind.retention if self.kind is not None else None
 
     @property
+    def is_divided(self) -> bool:
+        """Whether parts of what the boxes hold have keys, and ends, of their own."""
+        return self.retention is not None and self.retention.period.divided_by is not Bucket.WHOLE
+
+    @property
     def kept_by_law(self) -> bool:
         """Whether an erasure leaves these rows in place and says until when."""
         return self.retention is not None and self.retention.period.kept_by_law
@@ -129,7 +141,7 @@ class Holding:
         """The columns that CLEAR sets to null."""
         return (*((self.box,) if self.box else ()), *self.clears)
 
-    def column(self, name: str) -> ColumnElement[Any]:
+    def column(self, name: str) -> Column[Any]:
         """A column of the table. Raises TypeError when there is none of that name."""
         if name not in self.sql.columns:
             raise TypeError(f"{self.name} has no column {name}")
@@ -173,6 +185,11 @@ COPIES: Sequence[Copy] = (
     Copy("exports", "sealed pieces of a person's data", "deleted when the link expires, and by an erasure"),
 )
 """What every service has; a service with more names it in `personal.py`."""
+
+
+def is_impersonal(column: Column[Any]) -> bool:
+    """Whether a column is declared to hold nothing personal, or can hold fixed words only."""
+    return "impersonal" in column.info or isinstance(column.type, Enum)
 
 
 def tables_of(holdings: Iterable[Holding]) -> frozenset[str]:

@@ -1,0 +1,270 @@
+"""What a participant erases, keeps and finds left over, computed from its holdings: a statement a holding,
+for any number of people at once.
+
+The re-read goes another way than the clean-up: it starts from the database's own catalogue, so that a table
+or a column that nobody declared is found too.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    ColumnElement,
+    FromClause,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    column,
+    delete,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    text,
+    true,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
+from sqlalchemy.sql.selectable import CompoundSelect
+
+from libs.common.events.privacy import Retained
+from libs.common.personal.holdings import Attached, Holding, OnErase, is_impersonal
+from libs.common.personal.vocabulary import Retention
+
+
+class Asked(NamedTuple):
+    """One person's part of a batch of tasks."""
+
+    request_id: UUID
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+
+
+def asked_table() -> FromClause:
+    """The batch as a table; its rows are the parameters that `parameters` gives."""
+    columns = {"request_id": Uuid(), "store_id": Uuid(), "subject_id": Uuid(), "generation": BigInteger()}
+    arrays = [bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in columns.items()]
+    named = [column(name, kind) for name, kind in columns.items()]
+    return func.unnest(*arrays).table_valued(*named, name="asked").render_derived()
+
+
+def parameters(batch: Sequence[Asked]) -> dict[str, list[Any]]:
+    """What `asked_table` is filled with."""
+    return {f"{name}s": [getattr(one, name) for one in batch] for name in Asked._fields}
+
+
+def belongs_to(held: FromClause, asked: FromClause, holding: Holding | None = None) -> ColumnElement[bool]:
+    """That a row is about a person of the batch, and is one of the holding's."""
+    conditions = [held.c.store_id == asked.c.store_id, held.c.subject_id == asked.c.subject_id]
+    if "generation" in held.c:
+        conditions.append(held.c.generation <= asked.c.generation)
+    if holding is not None:
+        conditions.append(_of_its_kind(held, holding))
+    return and_(*conditions)
+
+
+def _of_its_kind(held: FromClause, holding: Holding) -> ColumnElement[bool]:
+    return and_(true(), *(held.c[name] == value for name, value in (holding.only or {}).items()))
+
+
+def _evidence(held: FromClause, asked: FromClause, holding: Holding) -> ColumnElement[bool]:
+    """That a row belongs to the very request that asks for the erasure, which must still be answered and proved."""
+    if holding.retention is not Retention.REQUEST or holding.bucket is None:
+        return false()
+    return cast(held.c[holding.bucket], Text) == cast(asked.c.request_id, Text)
+
+
+# --- Erasing ---------------------------------------------------------------------------------------------
+
+
+async def erase(
+    session: AsyncSession, holdings: Iterable[Holding], batch: Sequence[Asked]
+) -> dict[UUID, Counter[str]]:
+    """Clear and delete what no law keeps. Returns, by request, how many rows of each table changed.
+
+    Two requests of a batch for one person share the work; it is counted for one of them.
+    """
+    counts: dict[UUID, Counter[str]] = defaultdict(Counter)
+    values = parameters(batch)
+    for holding in holdings:
+        if holding.kept_by_law or holding.on_erase is OnErase.KEEP:
+            continue
+        if holding.on_erase is OnErase.DELETE:
+            for attached in holding.attached:
+                if attached.delete:
+                    await session.execute(_delete_attached(holding, attached), values)
+        changed = (_cleared if holding.on_erase is OnErase.CLEAR else _deleted)(holding).cte("changed")
+        counted = select(changed.c.request_id, func.count()).group_by(changed.c.request_id)
+        for request_id, count in await session.execute(counted, values):
+            counts[request_id][holding.name] += count
+    return counts
+
+
+def _cleared(holding: Holding) -> ReturningUpdate[Any]:
+    held, asked = holding.sql, asked_table()
+    emptied: dict[str, Any] = dict.fromkeys(holding.emptied)
+    if "version" in held.c:
+        emptied["version"] = held.c.version + 1
+    return (
+        update(held)
+        .values(emptied)
+        .where(
+            belongs_to(held, asked, holding),
+            or_(*(held.c[name].is_not(None) for name in holding.emptied)),
+            not_(_evidence(held, asked, holding)),
+        )
+        .returning(asked.c.request_id)
+    )
+
+
+def _deleted(holding: Holding) -> ReturningDelete[Any]:
+    held, asked = holding.sql, asked_table()
+    return (
+        delete(held)
+        .where(belongs_to(held, asked, holding), not_(_evidence(held, asked, holding)))
+        .returning(asked.c.request_id)
+    )
+
+
+def _delete_attached(holding: Holding, attached: Attached) -> Any:
+    held, asked, child = holding.sql, asked_table(), attached.sql
+    return delete(child).where(
+        child.c.store_id == held.c.store_id,
+        child.c[attached.by] == held.c.id,
+        belongs_to(held, asked, holding),
+        not_(_evidence(held, asked, holding)),
+    )
+
+
+# --- What the law keeps ----------------------------------------------------------------------------------
+
+
+async def retained(
+    session: AsyncSession, holdings: Iterable[Holding], batch: Sequence[Asked]
+) -> dict[UUID, list[Retained]]:
+    """By request: what stays, of which kind, on what ground and until when."""
+    kept: dict[UUID, list[Retained]] = defaultdict(list)
+    for holding in holdings:
+        if (statement := _kept(holding)) is None or holding.kind is None:
+            continue
+        retention = holding.kind.retention
+        for row in await session.execute(statement, parameters(batch)):
+            kept[row.request_id].append(
+                Retained(
+                    kind=holding.kind.__name__,
+                    retention=retention,
+                    bucket=row.bucket,
+                    count=row.number,
+                    ground=retention.period.law,
+                    until=retention.period.expires_on(row.bucket),
+                )
+            )
+    return kept
+
+
+def _kept(holding: Holding) -> Select[Any, Any, Any] | None:
+    held, asked = holding.sql, asked_table()
+    if holding.kept_by_law and holding.box is not None:
+        stays = held.c[holding.box].is_not(None)
+    elif holding.retention is Retention.REQUEST and holding.bucket is not None:
+        stays = _evidence(held, asked, holding)
+    else:
+        return None
+    bucket = cast(held.c[holding.bucket], Text) if holding.bucket else literal("")
+    rows = select(asked.c.request_id, bucket.label("bucket"), func.count().label("number"))
+    return (
+        rows.join_from(asked, held, belongs_to(held, asked, holding))
+        .where(stays)
+        .group_by(asked.c.request_id, bucket)
+    )
+
+
+# --- Reading again ---------------------------------------------------------------------------------------
+
+MACHINERY = frozenset({"erased_subject"})
+"""Tables that name a person by id for the sake of the erasure itself."""
+
+# A column of these types cannot hold what a person wrote or is called.
+_HARMLESS = frozenset(
+    {
+        "uuid", "bigint", "integer", "smallint", "numeric", "boolean", "date", "timestamp with time zone",
+    }
+)  # fmt: skip
+_CATALOGUE = text("""
+    SELECT relation.relname AS name, attribute.attname AS column, format_type(attribute.atttypid, NULL) AS type
+    FROM pg_class AS relation
+    JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
+    WHERE relation.relnamespace = current_schema()::regnamespace
+        AND relation.relkind IN ('r', 'p', 'm') AND NOT relation.relispartition
+        AND attribute.attnum > 0 AND NOT attribute.attisdropped
+        AND EXISTS (SELECT FROM pg_attribute AS person WHERE person.attrelid = relation.oid
+                    AND person.attname = 'subject_id' AND NOT person.attisdropped)
+    ORDER BY relation.relname, attribute.attnum
+""")
+
+
+async def rereading(
+    session: AsyncSession, holdings: Sequence[Holding]
+) -> CompoundSelect[Any, Any, Any] | None:
+    """The statement that counts what an erasure left, by request and table, for the database as it is now."""
+    tables: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in await session.execute(_CATALOGUE):
+        tables[row.name][row.column] = row.type
+    counts = [
+        _left_over(name, columns, [holding for holding in holdings if holding.name == name])
+        for name, columns in tables.items()
+        if name not in MACHINERY and "store_id" in columns
+    ]
+    return union_all(*counts) if counts else None
+
+
+def _left_over(name: str, columns: Mapping[str, str], holdings: Sequence[Holding]) -> Select[Any, Any, Any]:
+    held = Table(name, MetaData(), *(Column(column) for column in columns)).alias("held")
+    asked = asked_table()
+    left = or_(
+        _undeclared(held, holdings), *(_survives(held, asked, columns, one, holdings) for one in holdings)
+    )
+    return (
+        select(asked.c.request_id, literal(name).label("name"), func.count().label("number"))
+        .join_from(asked, held, belongs_to(held, asked))
+        .where(left)
+        .group_by(asked.c.request_id)
+    )
+
+
+def _undeclared(held: FromClause, holdings: Sequence[Holding]) -> ColumnElement[bool]:
+    return and_(true(), *(not_(_of_its_kind(held, holding)) for holding in holdings))
+
+
+def _survives(
+    held: FromClause,
+    asked: FromClause,
+    columns: Mapping[str, str],
+    holding: Holding,
+    holdings: Sequence[Holding],
+) -> ColumnElement[bool]:
+    """That a row of this holding should be gone, or still has something in a column that should be empty."""
+    if holding.kept_by_law or holding.on_erase is OnErase.KEEP:
+        return false()
+    left: ColumnElement[bool] = true()
+    if holding.on_erase is OnErase.CLEAR:
+        kept = {name for one in holdings if one.kept_by_law for name in one.emptied}
+        declared = {one.name for one in holding.sql.columns if is_impersonal(one)}
+        full = {name for name, kind in columns.items() if kind not in _HARMLESS} - declared - kept
+        left = or_(false(), *(held.c[name].is_not(None) for name in sorted(full | set(holding.emptied))))
+    return and_(_of_its_kind(held, holding), left, not_(_evidence(held, asked, holding)))
