@@ -53,7 +53,7 @@ class Demo:
             await self.account()
         with chapter(5, "The person asks for their data and downloads it"):
             await self.export()
-        proof = await Proof.begin(self.platform, self.owner.store_id) if self.platform else None
+        proof = await self.begin_proof()
         with chapter(6, "The person asks for erasure; what the law keeps is named"):
             await self.erasure()
         with chapter(7, "The proof: nothing that is left can be opened"):
@@ -213,6 +213,14 @@ class Demo:
         expect(bool(mail), "the answer by mail says what is kept and until when")
 
     # --- 7 -----------------------------------------------------------------------------------------------
+
+    async def begin_proof(self) -> Proof | None:
+        """Dumps, and the person's keys, while everything still opens."""
+        if self.platform is None:
+            return None
+        return await Proof.begin(
+            self.platform, store_id=self.owner.store_id, access_token=self.person.access_token
+        )
 
     async def aftermath(self, proof: Proof | None) -> None:
         """Sign-in, order, figures; and, where the demo holds the machine, the bytes themselves."""
