@@ -234,9 +234,11 @@ class Demo:
         if proof is None:
             say("a platform elsewhere: its topics, outboxes and dumps cannot be looked at from here")
             return
-        for place, before, after in await proof.compare():
+        findings = await proof.compare()
+        expect(len(findings) > 1, f"bytes of the person still lie in {len(findings)} places")
+        for found in findings:
             expect(
-                before > 0 and after == 0, f"{place}: {before} boxes of the person opened before, {after} now"
+                found.open == 0, f"{found.place}: {found.boxes} boxes that opened before; now {found.open} do"
             )
 
 

@@ -73,8 +73,7 @@ class Proof:
 
     async def _topics(self) -> dict[str, bytes]:
         if self._platform.kafka is not None:
-            logs = sorted(Path(self._platform.kafka.data).rglob("*.log"))
-            return {"Kafka's topics": b"\n".join(log.read_bytes() for log in logs)}
+            return {"Kafka's topics": _logs(self._platform.kafka.data)}
         return {"the broker's topics": await _dump(self._platform, "broker")}
 
     async def _outboxes(self) -> dict[str, bytes]:
@@ -82,6 +81,10 @@ class Proof:
             f"outbox of {service}": await _dump(self._platform, service, "--table=outbox")
             for service in SERVICES
         }
+
+
+def _logs(folder: Path) -> bytes:
+    return b"\n".join(log.read_bytes() for log in sorted(folder.rglob("*.log")))
 
 
 def _claims(access_token: str) -> dict[str, str]:
