@@ -163,7 +163,8 @@ class KeyringClient:
         return live
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        content = orjson.dumps(body)
+        # Ids read from rows are asyncpg's own kind of UUID, which orjson does not know.
+        content = orjson.dumps(body, default=str)
         try:
             answer = await self._post(path, content)
         except (httpx.ReadError, httpx.RemoteProtocolError):
