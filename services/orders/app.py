@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from libs.common.http import build_app
-from services.orders import api
+from services.orders.api import carts, orders
 from services.orders.settings import Settings
 
 
@@ -14,5 +14,5 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         title="Vitrine orders",
         description="Carts without an account, checkout, the life of an order, and sales figures without people.",
-        routers=[api.router],
+        routers=[carts.router, orders.router],
     )

@@ -106,7 +106,11 @@ class OrderCounter(Base):
     last_number: Mapped[int]
 
 
-_STATE = Enum(State, native_enum=False, length=20, values_callable=lambda states: [s.value for s in states])
+def _values(states: type[State]) -> list[str]:
+    return [state.value for state in states]
+
+
+_STATE = Enum(State, native_enum=False, length=20, values_callable=_values)
 
 
 class Order(Base):
@@ -129,7 +133,9 @@ class Order(Base):
     subject_id: Mapped[UUID | None]
     generation: Mapped[int]
     contact: Mapped[Sealed[OrderContact] | None] = mapped_column(SealedColumn(OrderContact))
-    email_index: Mapped[bytes | None] = mapped_column(info=impersonal("blind index of the e-mail, keyed per store"))
+    email_index: Mapped[bytes | None] = mapped_column(
+        info=impersonal("blind index of the e-mail, keyed per store")
+    )
     view_secret_hash: Mapped[bytes | None] = mapped_column(info=impersonal("hash of a random secret"))
     state: Mapped[State] = mapped_column(_STATE, info=impersonal("a state of domain.py"))
     total_amount: Mapped[int]
