@@ -233,6 +233,17 @@ async def rereading(
     return union_all(*counts) if counts else None
 
 
+async def left_over(
+    session: AsyncSession, statement: CompoundSelect[Any, Any, Any] | None, batch: Sequence[Asked]
+) -> dict[UUID, Counter[str]]:
+    """By request, how many rows of each table still say something about its person."""
+    left: dict[UUID, Counter[str]] = defaultdict(Counter)
+    if statement is not None:
+        for row in await session.execute(statement, parameters(batch)):
+            left[row.request_id][row.name] += row.number
+    return left
+
+
 def _left_over(name: str, columns: Mapping[str, str], holdings: Sequence[Holding]) -> Select[Any, Any, Any]:
     held = Table(name, MetaData(), *(Column(column) for column in columns)).alias("held")
     asked = asked_table()

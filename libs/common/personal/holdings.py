@@ -92,6 +92,8 @@ class Holding:
     describe: tuple[str, ...] = ()
     """Impersonal columns that an export shows next to the opened box."""
     attached: Sequence[Attached] = ()
+    exported: bool = True
+    """False for what is itself an answer on its way to the person."""
     before_erase: BeforeErase | None = None
 
     def __post_init__(self) -> None:

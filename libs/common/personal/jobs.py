@@ -1,14 +1,27 @@
 """What a participant was asked and what it answered: a task issued again gets the same answer again."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, PrimaryKeyConstraint, func, text
+from sqlalchemy import Index, PrimaryKeyConstraint, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, Database, impersonal
+from libs.common.events.privacy import TaskAnswered, TaskIssued, Verb
+from libs.common.personal.erasure import Asked, parameters
+from libs.common.personal.export import Gathering
+
+CHANNEL = "participant_jobs"
+"""NOTIFY channel: an export is waiting."""
+_LEASE_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 600.0
+_AT_ONCE = 50
 
 
 class ParticipantJob(Base):
@@ -43,6 +56,171 @@ class Announcement(Base):
     digest: Mapped[bytes] = mapped_column(info=impersonal("hash of a public key and a data map"))
     version: Mapped[int]
     announced_at: Mapped[datetime]
+
+
+# --- Answering -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was noted before about some requests."""
+
+    _jobs: Mapping[tuple[UUID, str], ParticipantJob]
+
+    def round_of(self, task: TaskIssued) -> int:
+        """The newest round this task was asked in before; 0 for never."""
+        job = self._jobs.get((task.request_id, task.verb))
+        return job.round if job is not None else 0
+
+    def answer_to(self, task: TaskIssued) -> TaskAnswered | None:
+        """What was answered to exactly this task."""
+        job = self._jobs.get((task.request_id, task.verb))
+        if job is None or job.round != task.round or job.answer is None:
+            return None
+        return TaskAnswered.model_validate(job.answer)
+
+
+async def known(session: AsyncSession, requests: Sequence[UUID]) -> Known:
+    """What was noted before about these requests."""
+    rows = await session.scalars(select(ParticipantJob).where(ParticipantJob.request_id.in_(requests)))
+    return Known({(job.request_id, job.verb): job for job in rows})
+
+
+_NEW = upsert(ParticipantJob)
+_NEWEST = _NEW.on_conflict_do_update(
+    index_elements=[ParticipantJob.request_id, ParticipantJob.verb],
+    set_={
+        name: _NEW.excluded[name]
+        for name in ("round", "subject_id", "generation", "answer", "attempts", "next_try_at")
+    },
+    where=ParticipantJob.round <= _NEW.excluded.round,
+)
+
+
+async def save(session: AsyncSession, store_id: UUID, answers: Iterable[TaskAnswered]) -> None:
+    """Keep answers, to give them again; from now on nothing here names the person."""
+    rows = [
+        {
+            "request_id": answer.request_id,
+            "verb": answer.verb.value,
+            "store_id": store_id,
+            "round": answer.round,
+            "subject_id": None,
+            "generation": None,
+            "answer": answer.model_dump(mode="json"),
+            "attempts": 0,
+            "next_try_at": None,
+        }
+        for answer in answers
+    ]
+    if rows:
+        await session.execute(_NEWEST, rows)
+
+
+_NOTE = text("""
+    INSERT INTO participant_job AS job
+        (request_id, verb, store_id, round, subject_id, generation, next_try_at)
+    SELECT request_id, :verb, :store_id, round, subject_id, generation, now()
+    FROM unnest(CAST(:requests AS uuid[]), CAST(:rounds AS bigint[]), CAST(:subjects AS uuid[]),
+        CAST(:generations AS bigint[])) AS task (request_id, round, subject_id, generation)
+    ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, subject_id = excluded.subject_id,
+        generation = excluded.generation, answer = NULL, attempts = 0, next_try_at = excluded.next_try_at,
+        issued_at = excluded.issued_at
+    WHERE job.round < excluded.round
+""")
+_RING = text(f"NOTIFY {CHANNEL}")
+
+
+async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]) -> None:
+    """Keep exports to be made, and wake the duty that makes them."""
+    if not tasks:
+        return
+    values = {
+        "verb": Verb.EXPORT.value,
+        "store_id": store_id,
+        "requests": [task.request_id for task in tasks],
+        "rounds": [task.round for task in tasks],
+        "subjects": [task.subject_id for task in tasks],
+        "generations": [task.generation for task in tasks],
+    }
+    await session.execute(_NOTE, values)
+    await session.execute(_RING)
+
+
+_CANCEL = text("""
+    DELETE FROM participant_job WHERE (request_id, verb) IN (
+        SELECT job.request_id, job.verb FROM participant_job AS job
+        JOIN unnest(CAST(:store_ids AS uuid[]), CAST(:subject_ids AS uuid[]), CAST(:generations AS bigint[]))
+            AS asked (store_id, subject_id, generation)
+            ON (job.store_id, job.subject_id) = (asked.store_id, asked.subject_id)
+            AND job.generation <= asked.generation
+        ORDER BY job.request_id FOR UPDATE OF job)
+""")
+
+
+async def cancel(session: AsyncSession, batch: Sequence[Asked]) -> None:
+    """Nothing more is exported about people who are being erased."""
+    values = parameters(batch)
+    del values["request_ids"]
+    await session.execute(_CANCEL, values)
+
+
+# --- Exports under way -----------------------------------------------------------------------------------
+
+_CLAIM = text("""
+    UPDATE participant_job SET next_try_at = now() + make_interval(secs => :lease), attempts = attempts + 1
+    WHERE (request_id, verb) IN (
+        SELECT request_id, verb FROM participant_job WHERE answer IS NULL AND next_try_at <= now()
+        ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING request_id, store_id, subject_id, generation, round
+""")
+
+
+async def claim(database: Database) -> list[Gathering]:
+    """Exports whose time has come, for this worker alone until the lease ends."""
+    async with database.platform_session() as session:
+        rows = await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": _AT_ONCE})
+        return [
+            Gathering(Asked(row.request_id, row.store_id, row.subject_id, row.generation), row.round)
+            for row in rows
+        ]
+
+
+_HOLD = text("""
+    UPDATE participant_job SET next_try_at = now() + make_interval(secs => :lease)
+    WHERE (request_id, verb) IN (
+        SELECT job.request_id, job.verb FROM participant_job AS job
+        JOIN unnest(CAST(:requests AS uuid[]), CAST(:rounds AS bigint[])) AS held (request_id, round)
+            USING (request_id, round)
+        WHERE job.verb = :verb AND job.answer IS NULL ORDER BY job.request_id FOR UPDATE OF job)
+    RETURNING request_id
+""")
+
+
+async def hold(session: AsyncSession, gatherings: Sequence[Gathering]) -> set[UUID]:
+    """The requests that are still to be answered, locked, and theirs for another lease."""
+    return await _pause(session, gatherings, _LEASE_SECONDS)
+
+
+async def _pause(session: AsyncSession, gatherings: Sequence[Gathering], seconds: float) -> set[UUID]:
+    values = {
+        "requests": [one.asked.request_id for one in gatherings],
+        "rounds": [one.round for one in gatherings],
+        "verb": Verb.EXPORT.value,
+        "lease": seconds,
+    }
+    return set((await session.scalars(_HOLD, values)).all())
+
+
+async def put_back(database: Database, gatherings: Sequence[Gathering]) -> None:
+    """Let these be taken up again in a moment: what they needed was away."""
+    async with database.platform_session() as session:
+        await _pause(session, gatherings, 2.0)
+
+
+async def postpone(session: AsyncSession, one: Gathering) -> bool:
+    """Try this one again much later. Returns whether it is still to be answered."""
+    return bool(await _pause(session, [one], _LONGEST_PAUSE_SECONDS))
 
 
 async def purge(database: Database, *, kept_seconds: float) -> int:
