@@ -325,4 +325,13 @@ def decode_cursor(cursor: str, *types: type) -> tuple[Any, ...]:
         raise InvalidCursor from error
     if not isinstance(position, list) or [type(part) for part in position] != list(types):  # pyright: ignore[reportUnknownVariableType]
         raise InvalidCursor
+    if not all(_is_storable(part) for part in position):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        raise InvalidCursor
     return tuple(position)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _is_storable(part: object) -> bool:
+    """PostgreSQL has no integer beyond 64 bits and no NUL in a text."""
+    if isinstance(part, int):
+        return -(2**63) <= part < 2**63
+    return not (isinstance(part, str) and "\0" in part)
