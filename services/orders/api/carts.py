@@ -6,8 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Response
 
 from libs.common.auth import StoreId
-from libs.common.http import Session, set_etag
-from services.orders.api.documented import problems
+from libs.common.http import Session, refusals, set_etag
 from services.orders.schemas import CartView, LineQuantity, NewCart
 from services.orders.service import carts
 
@@ -18,14 +17,14 @@ CartSecret = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=problems(404))
+@router.post("", status_code=201, responses=refusals(404))
 async def begin_cart(store_id: StoreId, session: Session, response: Response) -> NewCart:
     """Begin an empty cart. Sending this again begins another one, which is forgotten when nobody uses it."""
     response.headers["Cache-Control"] = "no-store"
     return await carts.begin(session, store_id=store_id)
 
 
-@router.get("/{cart_id}", responses=problems(404))
+@router.get("/{cart_id}", responses=refusals(404))
 async def read_cart(
     store_id: StoreId, cart_id: UUID, secret: CartSecret, session: Session, response: Response
 ) -> CartView:
@@ -35,8 +34,9 @@ async def read_cart(
     return cart
 
 
-@router.put("/{cart_id}/lines/{variant_id}", response_model=CartView, responses=problems(404, 409))
+@router.put("/{cart_id}/lines/{variant_id}", response_model=CartView, responses=refusals(404, 409))
 async def put_line(
+    *,
     store_id: StoreId,
     cart_id: UUID,
     variant_id: UUID,

@@ -1,8 +1,9 @@
 """Checkout, orders and sales figures."""
 
 import re
+from collections.abc import Sequence
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -10,14 +11,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from libs.common.auth import Caller, Manager, Role, Staff, StoreId, Visitor, of_store
 from libs.common.db import Database
 from libs.common.errors import Unauthenticated
-from libs.common.http import Cursor, IfMatch, Limit, OpenVault, Page, Session, require_match
+from libs.common.http import Cursor, IfMatch, Limit, OpenVault, Page, Session, refusals, require_match
 from libs.common.idempotency import IdempotencyKey, once
 from libs.common.money import Money
 from libs.common.personal.vault import SubjectErased, Vault
 from libs.common.stores import known_store
 from services.orders import domain
 from services.orders.api.carts import CartSecret
-from services.orders.api.documented import ANYBODY, problems
 from services.orders.domain import State
 from services.orders.models import Order, OrderLine
 from services.orders.schemas import (
@@ -43,6 +43,8 @@ OrderSecret = Annotated[
 IfNoneMatch = Annotated[
     str | None, Header(alias="If-None-Match", max_length=400, description="The ETag of the last answer.")
 ]
+ANYBODY: dict[str, Any] = {"security": [{}]}
+"""Documents that the access token may be left out."""
 Member = Annotated[Caller, Depends(of_store())]
 
 
@@ -60,10 +62,11 @@ OpenDatabase = Annotated[Database, Depends(_database)]
     "/orders",
     status_code=201,
     response_model=OrderReceipt,
-    responses=problems(401, 404, 409),
+    responses=refusals(401, 404, 409),
     openapi_extra=ANYBODY,
 )
 async def place_order(
+    *,
     request: Request,
     store_id: StoreId,
     wanted: Checkout,
@@ -79,7 +82,14 @@ async def place_order(
     """
 
     async def attempt() -> Response:
-        buyer = await _buyer(database, vault, store_id, wanted, cart_secret, caller)
+        buyer = await _buyer(
+            database=database,
+            vault=vault,
+            store_id=store_id,
+            wanted=wanted,
+            cart_secret=cart_secret,
+            caller=caller,
+        )
 
         async def make() -> tuple[PlacedOrder, str]:
             order = await checkout.place(
@@ -99,6 +109,7 @@ async def place_order(
 
 
 async def _buyer(
+    *,
     database: Database,
     vault: Vault,
     store_id: UUID,
@@ -133,10 +144,11 @@ def _with_secret(reply: Response, cart_secret: str) -> Response:
 @router.get(
     "/orders/{order_id}",
     response_model=OrderView,
-    responses=problems(401, 404) | {304: {"description": "Nothing changed since the ETag sent"}},
+    responses=refusals(401, 404) | {304: {"description": "Nothing changed since the ETag sent"}},
     openapi_extra=ANYBODY,
 )
 async def read_order(
+    *,
     store_id: StoreId,
     order_id: UUID,
     caller: Visitor,
@@ -167,8 +179,9 @@ async def read_order(
     return Response(view.model_dump_json(), media_type="application/json", headers=headers)
 
 
-@router.post("/orders/{order_id}/cancel", responses=problems(401, 403, 404, 409, 412), openapi_extra=ANYBODY)
+@router.post("/orders/{order_id}/cancel", responses=refusals(401, 403, 404, 409, 412), openapi_extra=ANYBODY)
 async def cancel_order(
+    *,
     store_id: StoreId,
     order_id: UUID,
     caller: Visitor,
@@ -193,9 +206,10 @@ async def cancel_order(
     "/orders/{order_id}/fulfilments",
     status_code=201,
     response_model=OrderSummary,
-    responses=problems(401, 403, 404, 409, 412, 428),
+    responses=refusals(401, 403, 404, 409, 412, 428),
 )
 async def fulfil_order(
+    *,
     request: Request,
     store_id: StoreId,
     order_id: UUID,
@@ -220,8 +234,9 @@ async def fulfil_order(
 # --- Lists and figures -----------------------------------------------------------------------------------
 
 
-@router.get("/orders", responses=problems(401, 404))
+@router.get("/orders", responses=refusals(401, 404))
 async def list_orders(
+    *,
     store_id: StoreId,
     caller: Member,
     session: Session,
@@ -242,8 +257,9 @@ async def list_orders(
     return Page(items=[_summary(order) for order in found], next=following)
 
 
-@router.post("/orders/search", responses=problems(401, 403, 404))
+@router.post("/orders/search", responses=refusals(401, 403, 404))
 async def search_orders(
+    *,
     store_id: StoreId,
     wanted: Search,
     _caller: Staff,
@@ -262,8 +278,9 @@ async def search_orders(
     return Page(items=[_summary(order) for order in found], next=following)
 
 
-@router.get("/reports/sales", responses=problems(401, 403, 404))
+@router.get("/reports/sales", responses=refusals(401, 403, 404))
 async def report_sales(
+    *,
     store_id: StoreId,
     _caller: Staff,
     session: Session,
@@ -328,7 +345,7 @@ def _line(line: OrderLine, currency: str) -> OrderLineView:
     )
 
 
-def _refusal(order: Order, lines: list[OrderLine]) -> Refusal | None:
+def _refusal(order: Order, lines: Sequence[OrderLine]) -> Refusal | None:
     if order.state is not State.REFUSED:
         return None
     return Refusal(short_variant_ids=[line.variant_id for line in lines if line.short])
