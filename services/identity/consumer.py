@@ -1,0 +1,37 @@
+"""What identity hears, and what its worker does again and again."""
+
+from datetime import timedelta
+
+from sqlalchemy import text
+
+from libs.common.inbox import Handlers
+from libs.common.mail import SENDING
+from libs.common.personal.participant import Participant
+from libs.common.worker import Duty, Work
+from services.identity.keys import forget_retired
+from services.identity.parts import now
+from services.identity.personal import HERE, HOLDINGS
+from services.identity.settings import Settings
+
+PARTICIPANT = Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
+
+_EXPIRED = (
+    text("DELETE FROM attempts WHERE expires_at < :now"),
+    text("DELETE FROM sign_up WHERE expires_at < :now"),
+    text("DELETE FROM account_session WHERE expires_at < :now"),
+)
+
+
+async def forget_expired(work: Work) -> int:
+    """Counters whose window is over, links nobody followed, sessions past their day, keys long retired."""
+    moment = now()
+    async with work.database.platform_session() as session:
+        for statement in _EXPIRED:
+            await session.execute(statement, {"now": moment})
+    await forget_retired(work.database, moment)
+    return 0
+
+
+HANDLERS: Handlers = {**PARTICIPANT.handlers}
+
+DUTIES = [SENDING, *PARTICIPANT.duties, Duty("forget what expired", forget_expired, timedelta(minutes=10))]

@@ -1,0 +1,145 @@
+"""Identity's tables. Whatever names or describes a person is in a box; e-mails are found by blind index only."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import ForeignKey, Index, MetaData, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from libs.common import db
+from libs.common.db import impersonal
+from libs.common.personal.data import Sealed, SealedColumn
+from services.identity.kinds import Credentials, Profile
+
+
+class Base(db.Base):
+    """Tables of this service alone; the common ones stay where they are declared."""
+
+    __abstract__ = True
+    metadata = MetaData(naming_convention=db.Base.metadata.naming_convention)
+
+
+class Account(Base):
+    """A person who showed that their e-mail is theirs. Without a row, or without its keys, nobody signs in."""
+
+    __tablename__ = "account"
+    __table_args__ = (
+        UniqueConstraint("store_id", "email_index"),
+        Index("ix_account_subject", "store_id", "subject_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    email_index: Mapped[bytes] = mapped_column(info=impersonal("blind index of the e-mail, keyed per store"))
+    profile: Mapped[Sealed[Profile]] = mapped_column(SealedColumn(Profile))
+    credentials: Mapped[Sealed[Credentials]] = mapped_column(SealedColumn(Credentials))
+    version: Mapped[int] = mapped_column(default=1)
+    confirmed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class SignUp(Base):
+    """An account that waits for its confirmation: the newest of an e-mail, with the password of that sign-up."""
+
+    __tablename__ = "sign_up"
+    __table_args__ = (
+        UniqueConstraint("store_id", "email_index"),
+        UniqueConstraint("store_id", "token_hash"),
+        Index("ix_sign_up_subject", "store_id", "subject_id"),
+        Index("ix_sign_up_expires_at", "expires_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    email_index: Mapped[bytes] = mapped_column(info=impersonal("blind index of the e-mail, keyed per store"))
+    token_hash: Mapped[bytes] = mapped_column(info=impersonal("hash of a random token"))
+    profile: Mapped[Sealed[Profile] | None] = mapped_column(SealedColumn(Profile))
+    credentials: Mapped[Sealed[Credentials] | None] = mapped_column(SealedColumn(Credentials))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class AccountSession(Base):
+    """A family of refresh tokens that began with one sign-in. No device or browser is recorded."""
+
+    __tablename__ = "account_session"
+    __table_args__ = (
+        UniqueConstraint("family"),
+        Index("ix_account_session_account_id", "account_id"),
+        Index("ix_account_session_subject", "store_id", "subject_id"),
+        Index("ix_account_session_expires_at", "expires_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    store_id: Mapped[UUID]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"))
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    family: Mapped[UUID]
+    """Names the session in its refresh tokens and nowhere else: only who held one can name it."""
+    current_hash: Mapped[bytes] = mapped_column(info=impersonal("hash of a random token"))
+    previous_hash: Mapped[bytes | None] = mapped_column(info=impersonal("hash of a random token"))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    rotated_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class Store(Base):
+    """A shop, or the platform itself. Nothing here is about a person: the name is a trading name."""
+
+    __tablename__ = "store"
+    __table_args__ = (UniqueConstraint("slug"),)
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    slug: Mapped[str] = mapped_column(info=impersonal("the store's public name in addresses"))
+    name: Mapped[str] = mapped_column(info=impersonal("a trading name"))
+    country: Mapped[str] = mapped_column(info=impersonal("ISO 3166-1"))
+    currency: Mapped[str] = mapped_column(info=impersonal("ISO 4217"))
+    language: Mapped[str] = mapped_column(info=impersonal("BCP 47"))
+    version: Mapped[int] = mapped_column(default=1)
+    opened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Membership(Base):
+    """What an account of the platform's store may do at a shop."""
+
+    __tablename__ = "membership"
+    __table_args__ = (Index("ix_membership_account_id", "account_id"),)
+
+    store_id: Mapped[UUID] = mapped_column(ForeignKey("store.store_id", ondelete="CASCADE"), primary_key=True)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(info=impersonal("a role of staff"))
+
+
+class Attempts(Base):
+    """A counter of one window, by the keyed hash of an e-mail or of a client's address; it expires by itself."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_expires_at", "expires_at"),)
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key_hash: Mapped[bytes] = mapped_column(
+        primary_key=True, info=impersonal("keyed hash, deleted after its window")
+    )
+    count: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+class SigningKey(Base):
+    """A key pair for access tokens. The platform's, not a store's."""
+
+    __tablename__ = "signing_key"
+
+    key_id: Mapped[str] = mapped_column(primary_key=True, info=impersonal("thumbprint of a key"))
+    public: Mapped[dict[str, str]] = mapped_column(JSONB, info=impersonal("a public JWK"))
+    wrapped: Mapped[bytes] = mapped_column(info=impersonal("a private JWK under the master key"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    active_from: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+    """From then on it is neither used nor published."""

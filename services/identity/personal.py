@@ -1,0 +1,39 @@
+"""What identity holds about people. With its keys destroyed nobody signs in; then the rows go."""
+
+from collections.abc import Sequence
+
+from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase
+from services.identity.kinds import Credentials, Profile
+from services.identity.models import Account, AccountSession, SignUp
+
+HOLDINGS: Sequence[Holding] = (
+    Holding(
+        table=AccountSession,
+        on_erase=OnErase.DELETE,
+        describe=("started_at", "rotated_at", "expires_at", "revoked_at"),
+    ),
+    Holding(
+        table=SignUp,
+        box="profile",
+        kind=Profile,
+        on_erase=OnErase.DELETE,
+        describe=("started_at", "used_at"),
+    ),
+    Holding(table=SignUp, box="credentials", kind=Credentials, on_erase=OnErase.DELETE),
+    Holding(
+        table=Account,
+        box="profile",
+        kind=Profile,
+        on_erase=OnErase.DELETE,
+        describe=("id", "confirmed_at"),
+    ),
+    Holding(table=Account, box="credentials", kind=Credentials, on_erase=OnErase.DELETE),
+)
+
+HERE: Sequence[Copy] = (
+    *COPIES,
+    Copy(
+        "attempts", "keyed hashes of e-mails and client addresses", "deleted an hour after they were counted"
+    ),
+    Copy("membership", "which stores an account works at", "goes with the account's row"),
+)

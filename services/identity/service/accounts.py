@@ -1,0 +1,283 @@
+"""Sign-up, its confirmation, and the profile a person manages."""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common import mail
+from libs.common.auth import Caller
+from libs.common.errors import NotFound, Problem
+from libs.common.events.identity import AccountConfirmed
+from libs.common.http import require_match
+from libs.common.mail import Letter
+from libs.common.outbox import publish
+from libs.common.personal.data import Sealed
+from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
+from libs.common.personal.tombstones import guard
+from libs.common.personal.vault import SealedFor, ToSeal
+from libs.common.personal.vocabulary import Purpose
+from services.identity import throttle
+from services.identity.domain import SIGN_UP_LASTS, LinkNotValid, check_password, normal_password
+from services.identity.kinds import Credentials, Profile
+from services.identity.models import Account, SignUp, Store
+from services.identity.pace import until_step
+from services.identity.parts import Parts
+from services.identity.passwords import common_passwords
+from services.identity.service.stores import store_of
+from services.identity.throttle import Bound
+
+_HOUR = timedelta(hours=1)
+
+# --- Sign-up ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Applicant:
+    """What a person typed to sign up, and the address of their client."""
+
+    email: str
+    password: str
+    name: str | None
+    language: str | None
+    address: str
+
+
+async def sign_up(parts: Parts, *, store_id: UUID, applicant: Applicant) -> None:
+    """Send a mail: a link that makes the account, or word that there is one already.
+
+    The newest sign-up of an e-mail replaces those before it, so a password that somebody else set before the
+    owner came dies with its link. Known and unknown people meet the same work, answer and time.
+    Raises NotFound, WeakPassword, TooManyAttempts, Unavailable.
+    """
+    began = time.monotonic()
+    password = normal_password(applicant.password)
+    check_password(password, email=applicant.email, common=common_passwords())
+    async with parts.database.session(store_id) as session:
+        store = await store_of(session, store_id=store_id)
+    await _limit_address(parts, store_id, applicant.address)
+    password_hash = await parts.passwords.hash(password)
+    try:
+        await _apply(parts, store, applicant, password_hash)
+    except SubjectErased:
+        # An erasure ended the generation after its key was made: a live command begins the next one.
+        await _apply(parts, store, applicant, password_hash)
+    await until_step(began, parts.settings.answer_step)
+
+
+async def _limit_address(parts: Parts, store_id: UUID, address: str) -> None:
+    key = await parts.vault.blind_index(store_id, "sign-up-address", throttle.network(address))
+    bound = Bound(key, parts.settings.sign_ups_per_address, _HOUR)
+    await throttle.count_or_refuse(parts.database, store_id, [bound], parts.clock())
+
+
+async def _apply(parts: Parts, store: Store, applicant: Applicant, password_hash: str) -> None:
+    token = secrets.token_urlsafe(32)
+    language = applicant.language or store.language
+    profile = Profile(email=applicant.email, name=applicant.name, language=language)
+    credentials = Credentials(password_hash=password_hash)
+    link = _link(parts.settings.public_url, store.store_id, language, token)
+    letters = [
+        Letter(
+            to=applicant.email,
+            template="confirm-account",
+            language=language,
+            values={"store": store.name, "link": link},
+        ),
+        Letter(
+            to=applicant.email, template="account-exists", language=language, values={"store": store.name}
+        ),
+    ]
+    subject_id = await parts.vault.subject_id(store.store_id, applicant.email)
+    index = await parts.vault.blind_index(store.store_id, "email", applicant.email)
+    boxes, generation = await _sealed(parts, store.store_id, subject_id, [profile, credentials, *letters])
+    async with parts.database.session(store.store_id) as session:
+        await guard(session, store.store_id, subject_id, generation)
+        mails = Bound(b"mails" + index, parts.settings.mails_per_person, _HOUR)
+        if await throttle.count(session, store.store_id, [mails], parts.clock()):
+            return
+        known = await _has_account(session, store.store_id, index, generation)
+        if not known:
+            await _replace_sign_up(
+                session,
+                store_id=store.store_id,
+                subject_id=subject_id,
+                generation=generation,
+                email_index=index,
+                token_hash=_hash(token),
+                profile=boxes[0],
+                credentials=boxes[1],
+                started_at=parts.clock(),
+                expires_at=parts.clock() + SIGN_UP_LASTS,
+            )
+        mail.post(
+            session,
+            boxes[3] if known else boxes[2],
+            store_id=store.store_id,
+            subject_id=subject_id,
+            generation=generation,
+        )
+
+
+async def _sealed(
+    parts: Parts, store_id: UUID, subject_id: UUID, pieces: list[Profile | Credentials | Letter]
+) -> tuple[list[Sealed[Any]], int]:
+    """Boxes in the same order, and the generation they all belong to: it begins here if the last one is over."""
+    to_seal: list[ToSeal[Any]] = [ToSeal(piece, store_id, subject_id, begin=True) for piece in pieces]
+    sealed: list[SealedFor[Any]] = []
+    for one in await parts.vault.seal_many(to_seal):
+        if isinstance(one, Problem):
+            raise one
+        sealed.append(one)
+    return [one.box for one in sealed], min(one.generation for one in sealed)
+
+
+async def _has_account(session: AsyncSession, store_id: UUID, index: bytes, generation: int) -> bool:
+    """An account of an earlier generation awaits its erasure and counts as none."""
+    found = await session.scalar(
+        select(Account.id).where(
+            Account.store_id == store_id, Account.email_index == index, Account.generation >= generation
+        )
+    )
+    return found is not None
+
+
+async def _replace_sign_up(session: AsyncSession, **values: Any) -> None:
+    values |= {"id": uuid4(), "used_at": None}
+    await session.execute(
+        upsert(SignUp)
+        .values(values)
+        .on_conflict_do_update(index_elements=[SignUp.store_id, SignUp.email_index], set_=values)
+    )
+
+
+def _link(public_url: str, store_id: UUID, language: str, token: str) -> str:
+    """What follows the # never reaches a server, a log or another site."""
+    return f"{public_url}/identity/confirm?language={language}#store={store_id}&token={token}"
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+# --- Confirmation ----------------------------------------------------------------------------------------
+
+
+async def confirm(parts: Parts, *, store_id: UUID, token: str) -> None:
+    """Make the account of a sign-up, with the password of that very sign-up. A second time changes nothing.
+
+    Raises LinkNotValid.
+    """
+    async with parts.database.session(store_id) as session:
+        found = await session.scalar(_sign_up_of(store_id, token))
+        if found is None or found.expires_at <= parts.clock():
+            raise LinkNotValid
+        try:
+            # Before the row is locked: an erasure takes the two in the same order.
+            await guard(session, store_id, found.subject_id, found.generation)
+        except SubjectErased:
+            raise LinkNotValid from None
+        sign_up = await session.scalar(
+            _sign_up_of(store_id, token).with_for_update().execution_options(populate_existing=True)
+        )
+        if sign_up is None:
+            raise LinkNotValid
+        if sign_up.used_at is None:
+            await _make_account(session, parts, sign_up)
+
+
+def _sign_up_of(store_id: UUID, token: str) -> Any:
+    return select(SignUp).where(SignUp.store_id == store_id, SignUp.token_hash == _hash(token))
+
+
+async def _make_account(session: AsyncSession, parts: Parts, sign_up: SignUp) -> None:
+    if sign_up.profile is None or sign_up.credentials is None:
+        raise LinkNotValid
+    if await _has_account(session, sign_up.store_id, sign_up.email_index, sign_up.generation):
+        raise LinkNotValid
+    await session.execute(
+        delete(Account).where(
+            Account.store_id == sign_up.store_id, Account.email_index == sign_up.email_index
+        )
+    )
+    account = Account(
+        store_id=sign_up.store_id,
+        subject_id=sign_up.subject_id,
+        generation=sign_up.generation,
+        email_index=sign_up.email_index,
+        profile=sign_up.profile,
+        credentials=sign_up.credentials,
+        version=1,
+        confirmed_at=parts.clock(),
+    )
+    session.add(account)
+    sign_up.used_at = parts.clock()
+    sign_up.profile = sign_up.credentials = None
+    await session.flush()
+    confirmed = AccountConfirmed(
+        account_id=account.id,
+        subject_id=account.subject_id,
+        generation=account.generation,
+        version=account.version,
+    )
+    await publish(session, confirmed, store_id=account.store_id, source="identity")
+
+
+# --- Profile ---------------------------------------------------------------------------------------------
+
+
+async def account_of(parts: Parts, *, caller: Caller) -> Account:
+    """The caller's account. Raises NotFound once it is erased."""
+    async with parts.database.session(caller.store_id) as session:
+        account = await session.scalar(_account_of(caller))
+    if account is None:
+        raise NotFound
+    return account
+
+
+async def opened_profile(parts: Parts, *, account: Account) -> Profile | None:
+    """What the person said of themselves; None while it is on hold. Raises NotFound once it is erased."""
+    try:
+        return await parts.vault.open(
+            account.profile,
+            store_id=account.store_id,
+            subject_id=account.subject_id,
+            purpose=Purpose.PROVIDE_ACCOUNT,
+        )
+    except KeyRestricted:
+        return None
+    except KeyDestroyed:
+        raise NotFound from None
+
+
+async def change_profile(
+    parts: Parts, *, caller: Caller, changes: dict[str, Any], if_match: str | None
+) -> tuple[Account, Profile]:
+    """The account and its profile with the changes. Raises NotFound, KeyRestricted, a problem of If-Match."""
+    account = await account_of(parts, caller=caller)
+    require_match(if_match, account.version)
+    profile = await opened_profile(parts, account=account)
+    if profile is None:
+        raise KeyRestricted
+    changed = profile.model_copy(update=changes)
+    sealed = await parts.vault.seal(changed, store_id=account.store_id, subject_id=account.subject_id)
+    async with parts.database.session(account.store_id) as session:
+        await guard(session, account.store_id, account.subject_id, sealed.generation)
+        current = await session.scalar(_account_of(caller).with_for_update())
+        if current is None or current.generation != sealed.generation:
+            raise NotFound
+        require_match(if_match, current.version)
+        current.profile = sealed.box
+        current.version += 1
+    return current, changed
+
+
+def _account_of(caller: Caller) -> Any:
+    return select(Account).where(Account.store_id == caller.store_id, Account.id == caller.account_id)

@@ -1,0 +1,45 @@
+"""Identity's settings: `IDENTITY_DATABASE_URL`, `IDENTITY_SERVICE_KEY`, `IDENTITY_MASTER_KEY` and what all share."""
+
+import base64
+import binascii
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from libs.common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Bounds on attempts are per window; see `throttle.py` for what is counted."""
+
+    model_config = SettingsConfigDict(env_prefix="IDENTITY_")
+
+    master_key: SecretStr
+    """32 bytes in base64: wraps the private keys that sign access tokens."""
+    hashing_threads: int = Field(2, ge=1, le=64, description="Passwords hashed at the same time.")
+    hashing_queue: int = Field(64, ge=1, le=10_000, description="Passwords that may wait; more answer 503.")
+    answer_step: float = Field(
+        0.25, ge=0.01, le=5, description="Seconds; failures are answered at its multiples, see `pace.py`."
+    )
+    sign_ins_per_account: int = Field(10, ge=1, description="Failed sign-ins per account in 15 minutes.")
+    sign_ins_per_address: int = Field(
+        200, ge=1, description="Failed sign-ins per client address in 15 minutes."
+    )
+    sign_ups_per_address: int = Field(500, ge=1, description="Sign-ups per client address in an hour.")
+    mails_per_person: int = Field(5, ge=1, description="Sign-up mails per e-mail address in an hour.")
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr) -> SecretStr:
+        try:
+            material = base64.b64decode(key.get_secret_value(), validate=True)
+        except binascii.Error:
+            material = b""
+        if len(material) != 32:
+            raise ValueError("a master key is 32 bytes in base64")
+        return key
+
+    @property
+    def master_key_bytes(self) -> bytes:
+        """The master key itself."""
+        return base64.b64decode(self.master_key.get_secret_value())
