@@ -56,7 +56,7 @@ class Client:
         length = _content_length(head)
         body = await self._reader.readexactly(length) if length else b""
         answer = Answer(int(head[9:12]), head, body)
-        if answer.status >= 500:  # noqa: PLR2004 - RFC 9110
+        if answer.status >= 500:
             raise RuntimeError(f"the platform answered {answer.status}")
         return answer
 

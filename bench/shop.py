@@ -1,0 +1,73 @@
+"""What a storefront asks for, at 16 clients: product list, detail, add-to-cart, whole checkout."""
+
+from functools import partial
+from typing import Any
+
+from bench.figures import Figure, Floor
+from bench.load import Client, drive, request
+
+CLIENTS = 16
+SECONDS = 6.0
+_CONTACT = {
+    "name": "A guest",
+    "email": "guest@vitrine.example",
+    "address": {"line1": "1 rue de la Mesure", "postcode": "75001", "city": "Paris", "country": "FR"},
+}
+
+
+async def get(client: Client, _number: int, *, path: str) -> None:
+    """One page."""
+    answer = await client.send(request("GET", path))
+    _expect(answer.status, 200)
+
+
+_carts: dict[int, dict[str, Any]] = {}
+
+
+async def add_to_cart(client: Client, number: int, *, store: str, variants: list[str]) -> None:
+    """One line into a cart that the client keeps."""
+    if number not in _carts:
+        _carts[number] = (await client.send(request("POST", f"/orders/v1/stores/{store}/carts"))).json()
+    await _put_line(client, store, _carts[number], variants[number % len(variants)])
+
+
+async def check_out(client: Client, number: int, *, store: str, variants: list[str]) -> None:
+    """A cart, a line, an order: three requests."""
+    cart = (await client.send(request("POST", f"/orders/v1/stores/{store}/carts"))).json()
+    await _put_line(client, store, cart, variants[number % len(variants)])
+    body = {
+        "cart_id": cart["id"],
+        "contact": _CONTACT | {"email": f"guest-{number}@vitrine.example"},
+        "payment_method": "bank_transfer",
+    }
+    answer = await client.send(
+        request("POST", f"/orders/v1/stores/{store}/orders", body, cart_secret=cart["secret"])
+    )
+    _expect(answer.status, 201, 202)
+
+
+async def _put_line(client: Client, store: str, cart: dict[str, Any], variant: str) -> None:
+    path = f"/orders/v1/stores/{store}/carts/{cart['id']}/lines/{variant}"
+    answer = await client.send(request("PUT", path, {"quantity": 1}, cart_secret=cart["secret"]))
+    _expect(answer.status, 200)
+
+
+def _expect(status: int, *wanted: int) -> None:
+    if status not in wanted:
+        raise RuntimeError(f"the platform answered {status}")
+
+
+def figures(url: str, store: str, handle: str, variants: list[str], floor: Floor) -> list[Figure]:
+    """Each scenario by itself."""
+    catalog = f"/catalog/v1/stores/{store}/products"
+    scenarios: list[tuple[str, Any, float | None]] = [
+        ("product list (20 of 200)", partial(get, path=f"{catalog}?limit=20"), 900),
+        ("product detail", partial(get, path=f"{catalog}/by-handle/{handle}"), None),
+        ("product search", partial(get, path=f"{catalog}?q=notebook&limit=20"), None),
+        ("add to cart", partial(add_to_cart, store=store, variants=variants), None),
+        ("whole checkout (3 requests)", partial(check_out, store=store, variants=variants), None),
+    ]
+    return [
+        Figure(name, drive(url, scenario, clients=CLIENTS, seconds=SECONDS).per_second, "1/s", floor, aim)
+        for name, scenario, aim in scenarios
+    ]
