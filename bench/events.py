@@ -6,6 +6,8 @@ them, durably, until the inbox has them all.
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
@@ -31,7 +33,7 @@ class Measured(Event, type="vitrine.bench.measured.v1", topic="bench.events", ke
 
 
 @batched
-async def _nothing(_session: AsyncSession, _events: list[Received[Measured]]) -> None:
+async def _nothing(_session: AsyncSession, _events: Sequence[Received[Any]]) -> None:
     """The effect is the inbox row itself."""
 
 
