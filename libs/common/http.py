@@ -261,7 +261,7 @@ PlatformSession = Annotated[AsyncSession, Depends(_platform_session, scope="func
 """A transaction over all stores, for the few routes that have no store in their path."""
 
 
-def _vault(request: Request) -> Vault:
+async def _vault(request: Request) -> Vault:
     return request.app.state.vault
 
 
