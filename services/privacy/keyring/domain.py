@@ -61,7 +61,9 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
                 Purpose.ACCOUNTING: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
                 Purpose.PAYMENT: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
                 Purpose.SERVICE_MAIL: frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE}),
-                Purpose.RIGHTS_OF_THE_PERSON: frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE}),
+                Purpose.RIGHTS_OF_THE_PERSON: frozenset(
+                    {Retention.ACCOUNTING, Retention.ORDER, Retention.CORRESPONDENCE}
+                ),
             },
         ),
         "privacy": Grant(
