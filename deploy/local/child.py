@@ -2,14 +2,12 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.local.process import spawn, stop
+from deploy.local.nursery import Nursery
+from deploy.local.process import Process, stop
 
-ROOT = Path(__file__).parents[2]
 DRAIN_WITHIN = 10
 """Seconds between SIGTERM and SIGKILL; what is killed loses nothing that was acknowledged."""
 _LARGEST_LOG = 20 * 2**20
@@ -19,14 +17,21 @@ class Child:
     """A named Python module that runs as a process of its own, its output in `log`."""
 
     def __init__(
-        self, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+        self,
+        nursery: Nursery,
+        name: str,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str],
+        log: Path,
     ) -> None:
+        self._nursery = nursery
         self.name = name
         self.module = module
         self.arguments = arguments
         self.environment = environment
         self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._spawning = asyncio.Lock()
 
     @property
@@ -36,11 +41,6 @@ class Child:
             return None
         return self._process.pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """How the last process ended; minus the signal's number if one ended it."""
-        return self._process.poll() if self._process else None
-
     async def start(self) -> None:
         """Start the process unless it runs. It is ready when what it serves answers, not when this returns."""
         async with self._spawning:
@@ -48,11 +48,8 @@ class Child:
                 return
             if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
                 self.log.rename(self.log.with_suffix(".old.log"))
-            self._process = spawn(
-                [sys.executable, "-m", self.module, *self.arguments],
-                log=self.log,
-                environment=self.environment,
-                folder=ROOT,
+            self._process = await self._nursery.bear(
+                self.name, self.module, self.arguments, self.environment, self.log
             )
 
     async def stop(self) -> None:

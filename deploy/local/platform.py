@@ -3,6 +3,8 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -19,13 +21,14 @@ from deploy.local.environment import SERVICES
 from deploy.local.errors import DiskFull, PortTaken, StartError
 from deploy.local.kafka import KafkaServer
 from deploy.local.lock import locked
-from deploy.local.migrate import migrate
+from deploy.local.nursery import ROOT, Nursery
 from deploy.local.ports import free_port, is_free
 from deploy.local.postgres import PostgresServer
 from deploy.local.waiting import until
 
 ROOM_NEEDED = 300 * 2**20  # bytes
 READY_WITHIN = 60  # seconds
+MIGRATED_WITHIN = 600  # seconds
 
 Report = Callable[[str], None]
 
@@ -70,6 +73,7 @@ class Platform:
         self.processes: dict[str, Child] = {}
         self.postgres = PostgresServer(self.data / "postgres", fast=fast)
         self.kafka: KafkaServer | None = None
+        self._nursery = Nursery(self.data / "logs" / "nursery.log")
         self._report = report
         self._running = AsyncExitStack()
 
@@ -83,6 +87,9 @@ class Platform:
         async with AsyncExitStack() as starting:
             starting.enter_context(locked(self.data))
             self._check_machine()
+            (self.data / "logs").mkdir(mode=0o700, exist_ok=True)
+            starting.push_async_callback(self._nursery.stop)
+            self._nursery.start()
             await _together(self._start_databases(starting), self._start_broker(starting))
             await self._start_processes(starting)
             self._running = starting.pop_all()
@@ -142,7 +149,27 @@ class Platform:
                 addresses = await provision(self.postgres)
         self.environment |= environment.complete(addresses)
         with self._step("databases up to date"):
-            await migrate(self.environment)
+            await self._migrate()
+
+    async def _migrate(self) -> None:
+        """In a process of its own, which imports Alembic while the nursery imports the rest."""
+        migrating = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.local.migrate"),
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            words, _ = await asyncio.wait_for(migrating.communicate(), MIGRATED_WITHIN)
+        finally:
+            if migrating.returncode is None:
+                migrating.kill()
+        if migrating.returncode:
+            raise StartError(
+                f"The databases could not be migrated:\n{words.decode(errors='replace').strip()[-2000:]}"
+            )
 
     async def _start_broker(self, starting: AsyncExitStack) -> None:
         self.environment["BROKER"] = self.broker
@@ -167,12 +194,17 @@ class Platform:
                 "SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
             }
         )
-        logs = self.data / "logs"
-        logs.mkdir(mode=0o700, exist_ok=True)
 
         def child(name: str, module: str, owners: tuple[str, ...], *arguments: str) -> None:
             own = environment.for_process(self.environment, owners)
-            self.processes[name] = Child(name, module, arguments, own, logs / f"{name}.log")
+            self.processes[name] = Child(
+                self._nursery,
+                name,
+                module,
+                *arguments,
+                environment=own,
+                log=self.data / "logs" / f"{name}.log",
+            )
 
         if "KEYRING_URL" not in os.environ:
             child("keyring", "deploy.local.keyring", ("keyring", "destructions"), f"--port={keyring_port}")

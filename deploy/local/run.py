@@ -11,14 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deploy.local.child import ROOT
 from deploy.local.errors import StartError
+from deploy.local.nursery import ROOT
 from deploy.local.platform import Platform
 
 
 def say(line: str = "") -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+    """Print a line at once; a terminal that was closed must not keep anything from being stopped in order."""
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 async def run(port: int, data: Path, broker: str) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from deploy.local.child import ROOT
 from deploy.local.errors import StartError
 from deploy.local.kafka import fetch
+from deploy.local.nursery import ROOT
 
 SEPARATE = ("contract", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""

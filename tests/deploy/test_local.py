@@ -3,22 +3,22 @@
 import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from deploy.local import environment
-from deploy.local.child import ROOT, Child
+from deploy.local.child import Child
 from deploy.local.errors import AlreadyRunning, MissingProgram
 from deploy.local.java import ensure_java
 from deploy.local.kafka import KafkaServer, fetch
 from deploy.local.lock import locked
+from deploy.local.nursery import ROOT, Nursery
 from deploy.local.waiting import until
 
 
@@ -152,10 +152,21 @@ def test_a_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def child(tmp_path: Path) -> Iterator[Child]:
-    child = Child("sleeper", "http.server", ["--bind=127.0.0.1", "0"], os.environ, tmp_path / "sleeper.log")
+async def child(tmp_path: Path) -> AsyncIterator[Child]:
+    nursery = Nursery(tmp_path / "nursery.log")
+    environment = {"PATH": os.environ["PATH"], "ITS_OWN": "words"}
+    child = Child(
+        nursery,
+        "sleeper",
+        "http.server",
+        "--bind=127.0.0.1",
+        "0",
+        environment=environment,
+        log=tmp_path / "s.log",
+    )
     yield child
     child.kill()
+    await nursery.stop()
 
 
 async def test_a_child_is_frozen_killed_and_started_again(child: Child) -> None:
@@ -170,7 +181,7 @@ async def test_a_child_is_frozen_killed_and_started_again(child: Child) -> None:
     await until(is_frozen, 5, "the child was not frozen")
     child.resume()
     child.kill()
-    assert (child.pid, child.exit_code) == (None, -signal.SIGKILL)
+    assert child.pid is None
     await child.restart()
     assert child.pid not in (None, first)
 
@@ -180,3 +191,31 @@ async def test_a_frozen_child_can_still_be_stopped(child: Child) -> None:
     child.pause()
     await child.stop()
     assert child.pid is None
+
+
+async def test_a_child_has_its_own_environment_session_and_log(child: Child) -> None:
+    await child.start()
+    assert child.pid
+    assert psutil.Process(child.pid).name() == "sleeper"
+    assert os.getsid(child.pid) == child.pid
+
+    async def has_spoken() -> bool:
+        return "Serving HTTP" in child.last_words()
+
+    await until(has_spoken, 10, "the child wrote nothing to its log")
+
+
+async def test_a_nursery_that_died_is_replaced(child: Child) -> None:
+    await child.start()
+    assert child.pid
+    nursery = psutil.Process(child.pid).parent()
+    assert nursery
+    nursery.kill()
+    nursery.wait(10)
+
+    async def has_ended() -> bool:
+        return child.pid is None
+
+    await until(has_ended, 10, "the child did not end with its nursery")
+    await child.start()
+    assert child.pid
