@@ -7,10 +7,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import orjson
+from asyncpg import PostgresError
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -89,6 +90,34 @@ class Database:
                 raise Unavailable from error
             raise
 
+    async def read(self, store_id: UUID, query: str, *arguments: object) -> Any:
+        """The one value of one query, in one round trip, bound to a store: for reads where time matters.
+
+        In `query` the store is `$1::uuid` and the arguments begin at `$2`. A transaction would take four round
+        trips. Here the statement is the transaction: CASE fixes the order (PostgreSQL, 4.2.14), so the store is
+        bound before the query begins, and until the statement ends. Unbound, the query would see nothing.
+        """
+        statement = f"SELECT CASE WHEN set_config('app.store', $1, true) = $1 THEN ({query}) END"
+        try:
+            async with self._driver() as driver:
+                return await driver.fetchval(statement, str(store_id), *arguments)
+        except Exception as error:
+            if is_outage(error):
+                raise Unavailable from error
+            raise
+
+    @asynccontextmanager
+    async def _driver(self) -> AsyncGenerator[Any]:
+        """A live connection of the pool without SQLAlchemy around it, which costs more than a short query."""
+        connection = await self.engine.raw_connection()
+        try:
+            while cast(Any, connection.driver_connection).is_closed():
+                connection.invalidate()
+                connection = await self.engine.raw_connection()
+            yield connection.driver_connection
+        finally:
+            connection.close()
+
     def platform_session(self) -> Any:
         """One transaction over all stores: for machinery, never for a request of a store's caller."""
         return self.session(ALL_STORES)
@@ -125,14 +154,17 @@ def is_outage(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError):
         state = str(getattr(error.orig, "sqlstate", "") or getattr(error.orig, "pgcode", ""))
-        # Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full,
-        # too many connections), operator intervention (shutdown).
         return (
             error.connection_invalidated
-            or state[:2] in {"08", "53", "57"}
+            or state[:2] in _OUTAGES
             or (isinstance(error, OperationalError) and not state)
         )
-    return False
+    return isinstance(error, PostgresError) and str(error.sqlstate)[:2] in _OUTAGES
+
+
+_OUTAGES = frozenset({"08", "53", "57"})
+"""Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full, too many
+connections), operator intervention (shutdown)."""
 
 
 async def check_reachable(connection: AsyncConnection) -> None:
