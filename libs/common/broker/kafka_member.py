@@ -27,6 +27,8 @@ _REQUEST_SECONDS = 20.0
 _JOIN_SECONDS = 60.0
 _SILENCE_SECONDS = 60.0
 """The longest `getmany` may be silent; a healthy one returns every second."""
+_LONG_POLL_SECONDS = 0.25
+"""Other questions wait behind a fetch that waits for records."""
 _CALL_SECONDS = 10.0
 _LEAVE_SECONDS = 3.0
 _LONGEST_PAUSE = 2.0
@@ -97,10 +99,14 @@ class Member(ConsumerRebalanceListener):
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 held = consumer.assignment()
-                ends = await consumer.end_offsets(held)
-                return sum([ends[tp] - await self._position(consumer, tp) for tp in held])
+                committed = {tp: await self._committed_offset(consumer, tp) for tp in held}
+                never = [tp for tp, offset in committed.items() if offset is None]
+                ends, begins = await asyncio.gather(
+                    consumer.end_offsets(held), consumer.beginning_offsets(never)
+                )
         except (TimeoutError, OSError, KafkaError) as error:
             raise BrokerUnavailable from error
+        return sum(ends[tp] - (begins[tp] if offset is None else offset) for tp, offset in committed.items())
 
     async def belong(self) -> None:
         """Join and read until cancelled, with a new consumer whenever the old one fails."""
@@ -145,6 +151,7 @@ class Member(ConsumerRebalanceListener):
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             session_timeout_ms=_milliseconds(self._reading.session_seconds),
+            fetch_max_wait_ms=_milliseconds(_LONG_POLL_SECONDS),
             heartbeat_interval_ms=_milliseconds(_HEARTBEAT_SECONDS),
             rebalance_timeout_ms=_milliseconds(_REBALANCE_SECONDS),
             request_timeout_ms=_milliseconds(_REQUEST_SECONDS),
@@ -183,7 +190,7 @@ class Member(ConsumerRebalanceListener):
         expected = ahead.next_offset if ahead is not None else None
         if expected is None and first > 0:
             async with asyncio.timeout(_CALL_SECONDS):
-                expected = await self._position(consumer, tp)
+                expected = await self._committed_offset(consumer, tp)
         if expected is not None and first > expected:
             _lost_records.add(first - expected, {"topic": tp.topic, "group": self._group})
             logger.error(
@@ -222,16 +229,14 @@ class Member(ConsumerRebalanceListener):
             self._turns.settle(delivery)
             self._offer(consumer, tp)
 
-    async def _position(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
-        """Where the group goes on reading: after the last commit, or at the oldest record."""
-        position = self._committed.get(_source(tp))
-        if position is None:
-            epoch, position = self._epoch, await consumer.committed(tp)
-            if position is None:
-                return (await consumer.beginning_offsets([tp]))[tp]
-            if epoch == self._epoch:
-                position = self._committed.setdefault(_source(tp), position)
-        return position
+    async def _committed_offset(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:
+        """Where the group goes on reading, None if it never committed; asked for once in an epoch."""
+        if (known := self._committed.get(_source(tp))) is not None:
+            return known
+        epoch, offset = self._epoch, await consumer.committed(tp)
+        if offset is not None and epoch == self._epoch:
+            return self._committed.setdefault(_source(tp), offset)
+        return offset
 
 
 async def finish_within(seconds: float, ending: Coroutine[Any, Any, object]) -> None:

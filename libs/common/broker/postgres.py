@@ -24,7 +24,7 @@ from libs.common.telemetry import meter
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
-_STATEMENT_SECONDS = 30.0
+_PURGE_SECONDS = 600.0
 _STOP_SECONDS = 3.0
 _RECORDS = "broker_records"
 _MEMBERS = "broker_members"
@@ -45,20 +45,23 @@ _overdue_records = meter.create_gauge(
 class EmbeddedBroker:
     """A broker in the PostgreSQL database at `url`, whose role may read and write rows and nothing else.
 
-    A member that is silent for `lease_seconds` loses its partitions. Whatever the hints do, records are seen
-    after at most `poll_seconds`. A batch holds at most `batch_size` records.
+    A statement that takes `timeout` seconds counts as an outage. A member that is silent for `lease_seconds`
+    loses its partitions. Whatever the hints do, records are seen after at most `poll_seconds`. A batch holds at
+    most `batch_size` records.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        timeout: float = 10.0,
         lease_seconds: float = 10.0,
         poll_seconds: float = 1.0,
         batch_size: int = 500,
         pool_size: int = 8,
     ) -> None:
         self._url = url
+        self._timeout = timeout
         self._pace = Pace(lease_seconds, poll_seconds, batch_size)
         self._pool_size = pool_size
         self._pool: Any = None
@@ -74,8 +77,8 @@ class EmbeddedBroker:
             self._url,
             min_size=0,
             max_size=self._pool_size,
-            timeout=_CONNECT_SECONDS,
-            command_timeout=_STATEMENT_SECONDS,
+            timeout=min(_CONNECT_SECONDS, self._timeout),
+            command_timeout=self._timeout,
             reset=_keep,
             server_settings=_SERVER_SETTINGS,
         )
@@ -102,8 +105,13 @@ class EmbeddedBroker:
         if self._pool is None:
             raise BrokerError("the broker was not started")
         try:
-            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
-                yield connection
+            async with self._pool.acquire(timeout=min(_CONNECT_SECONDS, self._timeout)) as connection:
+                try:
+                    yield connection
+                except asyncpg.InternalClientError as error:
+                    # The server has said farewell to an idle connection that is not closed yet.
+                    connection.terminate()
+                    raise ConnectionResetError from error
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             if not _is_outage(error):
                 # The words of PostgreSQL may repeat a value; its code says enough.
@@ -220,11 +228,12 @@ class EmbeddedBroker:
         """
         deleted = 0
         async with self._connection() as connection:
-            bounds = await connection.fetch(_PURGEABLE, older_than)
+            bounds = await connection.fetch(_PURGEABLE, older_than, timeout=_PURGE_SECONDS)
             for bound in bounds:
                 done = await connection.execute(
                     "DELETE FROM record WHERE topic = $1 AND partition = $2 AND position < $3",
                     bound["topic"], bound["partition"], min(bound["aged"], bound["unread"]),
+                    timeout=_PURGE_SECONDS,
                 )  # fmt: skip
                 deleted += int(done.removeprefix("DELETE "))
         overdue = sum(max(0, bound["aged"] - bound["unread"]) for bound in bounds)

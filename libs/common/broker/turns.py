@@ -89,15 +89,22 @@ class Turns:
             if self._failure is not None:
                 raise self._failure
             self._changed.clear()
-            now = self._clock()
-            if not self._held_back and (turn := self._first_due(now)):
-                del self._waiting[turn.delivery.source]
-                self._in_hand = turn
-                self._empty_handed.clear()
-                return turn.delivery
+            if (delivery := self.hand_out()) is not None:
+                return delivery
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds_to_next(now)):
+                async with asyncio.timeout(self._seconds_to_next()):
                     await self._changed.wait()
+
+    def hand_out(self) -> Delivery | None:
+        """The delivery whose turn it is, None if none is due. The hand must be empty."""
+        now = self._clock()
+        turn = next((turn for turn in self._waiting.values() if turn.due <= now), None)
+        if turn is None or self._held_back:
+            return None
+        del self._waiting[turn.delivery.source]
+        self._in_hand = turn
+        self._empty_handed.clear()
+        return turn.delivery
 
     def give_up(self) -> None:
         """Put the delivery in hand back to the end of the queue, due after a pause that grows each time."""
@@ -154,10 +161,7 @@ class Turns:
         self._in_hand = None
         self._empty_handed.set()
 
-    def _first_due(self, now: float) -> _Turn | None:
-        return next((turn for turn in self._waiting.values() if turn.due <= now), None)
-
-    def _seconds_to_next(self, now: float) -> float | None:
+    def _seconds_to_next(self) -> float | None:
         if self._held_back or not self._waiting:
             return None
-        return max(0.0, min(turn.due for turn in self._waiting.values()) - now)
+        return max(0.0, min(turn.due for turn in self._waiting.values()) - self._clock())
