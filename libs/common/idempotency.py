@@ -79,16 +79,18 @@ async def once(
     store_id: UUID,
     caller: str,
     make: Callable[[], Awaitable[tuple[BaseModel, str | None]]],
-    status: int = 201,
+    status: int | Callable[[], int] = 201,
     body: bytes | None = None,
 ) -> Response:
     """The reply of `make` (a model and the path of what was created), or the one given before for this key.
 
     `body` is what tells two requests apart; it is given where the bytes sent are not it, since an upload has
-    another multipart boundary each time. Raises KeyReused, KeyInUse. Without a key the command simply runs.
+    another multipart boundary each time. A `status` that depends on what `make` did is asked for after it.
+    Raises KeyReused, KeyInUse. Without a key the command simply runs.
     """
     if key is None:
-        return _reply(*(await _made(make)), status=status)
+        reply, location = await _made(make)
+        return _reply(reply, location, status=status if isinstance(status, int) else status())
     key_hash = hashlib.sha256(f"{request.method} {request.url.path}\0{caller}\0{key}".encode()).digest()
     sent = await request.body() if body is None else body
     request_hash = hashlib.sha256(key.encode() + b"\0" + sent).digest()
@@ -96,8 +98,9 @@ async def once(
         return await _replay(session, store_id, key_hash, request_hash)
     reply, location = await _made(make)
     record = await session.get_one(IdempotencyRecord, (store_id, key_hash))
-    record.status, record.reply, record.location = status, reply, location
-    return _reply(reply, location, status=status)
+    given = status if isinstance(status, int) else status()
+    record.status, record.reply, record.location = given, reply, location
+    return _reply(reply, location, status=given)
 
 
 async def _made(make: Callable[[], Awaitable[tuple[BaseModel, str | None]]]) -> tuple[bytes, str | None]:
