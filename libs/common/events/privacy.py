@@ -76,7 +76,7 @@ class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privac
     chunks: Annotated[int, Field(ge=0)] = 0
     """For an export: how many `ExportChunk`s were sent before this answer."""
     digest: str = ""
-    """For an export: SHA-256, in hex, over the bytes of their boxes in order."""
+    """For an export: SHA-256, in hex, over the SHA-256 of the bytes of each box in order; empty without chunks."""
     reason: str = ""
     """For a failure: a fixed word, never a message that could quote data."""
     signature: str = ""
