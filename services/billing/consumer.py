@@ -10,10 +10,15 @@ from libs.common.events import Received
 from libs.common.events.identity import StoreOpened
 from libs.common.events.orders import OrderCancelled, OrderConfirmed, OrderPlaced, OrderRefused
 from libs.common.inbox import Handlers, batched
+from libs.common.personal.participant import Participant
 from libs.common.stores import on_store_opened
 from libs.common.worker import Duty, Work
 from services.billing import service
 from services.billing.domain import State
+from services.billing.personal import HOLDINGS
+from services.billing.settings import Settings
+
+PARTICIPANT = Participant(service="billing", holdings=HOLDINGS, settings=Settings)
 
 
 @batched
@@ -52,6 +57,7 @@ HANDLERS: Handlers = {
     OrderConfirmed: on_order_confirmed,
     OrderRefused: on_order_over,
     OrderCancelled: on_order_over,
+    **PARTICIPANT.handlers,
 }
 
-DUTIES = [Duty("early-orders", _forget_early_orders, timedelta(hours=1))]
+DUTIES = [Duty("early orders", _forget_early_orders, timedelta(hours=1)), *PARTICIPANT.duties]

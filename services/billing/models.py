@@ -51,7 +51,7 @@ class Receivable(Base):
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)
     store_id: Mapped[UUID]
-    subject_id: Mapped[UUID]
+    subject_id: Mapped[UUID | None]
     generation: Mapped[int]
     number: Mapped[str] = mapped_column(info=impersonal("the order's number"))
     state: Mapped[str] = mapped_column(info=_WORD)
@@ -121,7 +121,7 @@ class Invoice(Base):
     year: Mapped[int]
     sequence: Mapped[int]
     number: Mapped[str] = mapped_column(info=impersonal("year and sequence"))
-    subject_id: Mapped[UUID]
+    subject_id: Mapped[UUID | None]
     generation: Mapped[int]
     contact: Mapped[Sealed[InvoiceContact] | None] = mapped_column(SealedColumn(InvoiceContact))
     seller_name: Mapped[str] = mapped_column(info=impersonal("a trading name"))

@@ -13,7 +13,9 @@ HOLDINGS: Sequence[Holding] = (
         box="contact",
         kind=OrderContact,
         on_erase=OnErase.CLEAR,
-        describe=("number", "placed_at", "state", "amount", "currency", "payment_method"),
+        # What is owed stays owed; to whom it was sold is then no longer known here.
+        clears=("subject_id",),
+        describe=("number", "placed_at", "state", "amount", "currency", "payment_method", "lines"),
     ),
     Holding(
         table=Invoice,

@@ -89,7 +89,7 @@ async def invoice(
 
 async def contact_of(vault: Vault, invoice: Invoice) -> InvoiceContact | type[Problem]:
     """Who is invoiced, or KeyDestroyed (erased), or KeyRestricted (on hold). Raises KeyringUnavailable."""
-    if invoice.contact is None:
+    if invoice.contact is None or invoice.subject_id is None:
         return KeyDestroyed
     [opened] = await vault.open_many(
         [ToOpen(invoice.contact, invoice.store_id, invoice.subject_id)], purpose=Purpose.ACCOUNTING

@@ -17,7 +17,7 @@ from libs.common.events.billing import InvoiceIssued, PaymentReceived
 from libs.common.events.orders import OrderContact, OrderPlaced
 from libs.common.outbox import publish_all
 from libs.common.personal.data import Sealed
-from libs.common.personal.tombstones import erased_among
+from libs.common.personal.tombstones import Subject, erased_among
 from libs.common.personal.vault import KeyDestroyed, SubjectErased, Vault
 from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.stores import KnownStore, known_store
@@ -132,10 +132,9 @@ async def forget_early_orders(database: Database) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
-    """Whom an invoice is for; without a contact when it is erased."""
+    """Whom an invoice is for; nobody, or somebody without a contact, once it is erased."""
 
-    subject_id: UUID
-    generation: int
+    person: Subject | None
     contact: Sealed[InvoiceContact] | None
 
 
@@ -151,14 +150,17 @@ async def buyer_of(
     if receivable is None:
         raise NotFound
     await session.commit()
-    contact = await _resealed(vault, receivable, receivable.contact, now) if receivable.contact else None
-    return Buyer(receivable.subject_id, receivable.generation, contact)
+    if receivable.subject_id is None:
+        return Buyer(None, None)
+    person = (store_id, receivable.subject_id, receivable.generation)
+    box = receivable.contact
+    return Buyer(person, await _resealed(vault, box, person, now) if box is not None else None)
 
 
 async def _resealed(
-    vault: Vault, receivable: Receivable, box: Sealed[OrderContact], now: datetime
+    vault: Vault, box: Sealed[OrderContact], person: Subject, now: datetime
 ) -> Sealed[InvoiceContact] | None:
-    store_id, subject_id = receivable.store_id, receivable.subject_id
+    store_id, subject_id, generation = person
     try:
         contact = await vault.open(box, store_id=store_id, subject_id=subject_id, purpose=Purpose.ACCOUNTING)
         invoiced = InvoiceContact(name=contact.name, address=contact.address)
@@ -166,7 +168,7 @@ async def _resealed(
     except (KeyDestroyed, SubjectErased):
         return None
     # Whoever came back after an erasure is a new generation, and what was theirs before stays erased.
-    return sealed.box if sealed.generation == receivable.generation else None
+    return sealed.box if sealed.generation == generation else None
 
 
 async def settle(
@@ -185,7 +187,7 @@ async def settle(
     """
     store = await known_store(session, store_id)
     # Held off until this commits, an erasure then finds the invoice; one that came first leaves it without a contact.
-    is_erased = await erased_among(session, [(store_id, buyer.subject_id, buyer.generation)])
+    is_erased = buyer.person is None or bool(await erased_among(session, [buyer.person]))
     receivable = await session.scalar(
         _receivable_of(store_id, order_id).with_for_update().execution_options(populate_existing=True)
     )
@@ -199,7 +201,9 @@ async def settle(
     _move(receivable, State.PAID)
     invoice_sequence, entry_number = await _next_numbers(session, store_id, _year(now))
     booked = _payment(receivable, payment, recorded_by=recorded_by, now=now)
-    invoice = _invoice(receivable, store, invoice_sequence, None if is_erased else buyer.contact, now)
+    invoice = _invoice(receivable, store, invoice_sequence, now=now)
+    if not is_erased:
+        invoice.subject_id, invoice.contact = receivable.subject_id, buyer.contact
     session.add_all([booked, invoice])
     await session.flush()
     await _book(session, booked, invoice, first_number=entry_number)
@@ -243,13 +247,7 @@ def _payment(receivable: Receivable, payment: NewPayment, *, recorded_by: UUID, 
     )
 
 
-def _invoice(
-    receivable: Receivable,
-    store: KnownStore,
-    sequence: int,
-    contact: Sealed[InvoiceContact] | None,
-    now: datetime,
-) -> Invoice:
+def _invoice(receivable: Receivable, store: KnownStore, sequence: int, *, now: datetime) -> Invoice:
     year = _year(now)
     return Invoice(
         id=uuid4(),
@@ -258,9 +256,7 @@ def _invoice(
         year=year,
         sequence=sequence,
         number=domain.invoice_number(year, sequence),
-        subject_id=receivable.subject_id,
         generation=receivable.generation,
-        contact=contact,
         seller_name=store.name,
         seller_country=store.country,
         lines=receivable.lines,
