@@ -152,6 +152,7 @@ async def test_a_key_opens_for_granted_services_and_purposes_only(keyring: Runni
     allowed = {
         ("orders", Purpose.FULFIL_ORDER), ("orders", Purpose.SUPPORT), ("orders", Purpose.SERVICE_MAIL),
         ("orders", Purpose.RIGHTS_OF_THE_PERSON), ("billing", Purpose.ACCOUNTING), ("billing", Purpose.PAYMENT),
+        ("billing", Purpose.RIGHTS_OF_THE_PERSON),
     }  # fmt: skip
     for service in GRANTS:
         for purpose in Purpose:
