@@ -32,7 +32,7 @@ class NewCart(BaseModel):
 class LineQuantity(Body):
     """0 takes the line out of the cart."""
 
-    quantity: Annotated[int, Field(ge=0, le=MAXIMUM_QUANTITY)]
+    quantity: Annotated[int, Field(ge=0, le=MAXIMUM_QUANTITY, strict=True)]
 
 
 class CartLineView(BaseModel):

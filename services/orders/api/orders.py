@@ -48,7 +48,7 @@ ANYBODY: dict[str, Any] = {"security": [{}]}
 Member = Annotated[Caller, Depends(of_store())]
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     return request.app.state.database
 
 

@@ -124,7 +124,7 @@ async def lines_of(session: AsyncSession, *, store_id: UUID, cart_id: UUID) -> l
         .where(CartLine.store_id == store_id, CartLine.cart_id == cart_id)
         .order_by(CartLine.added_at, CartLine.variant_id)
     )
-    return [domain.Line(*row) for row in rows.tuples()]
+    return [domain.Line(*row) for row in rows]
 
 
 def _view(cart_id: UUID, cart: Any, lines: Sequence[domain.Line]) -> CartView:

@@ -232,5 +232,5 @@ async def sales(
         .order_by(Order.currency)
     )
     return [
-        (currency, orders, int(pieces), int(amount)) for currency, orders, pieces, amount in rows.tuples()
+        (currency, orders, int(pieces), int(amount)) for currency, orders, pieces, amount in rows
     ]
