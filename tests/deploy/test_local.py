@@ -151,22 +151,20 @@ def test_a_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
     assert ours == {"ORDERS_DATABASE_URL", "ORDERS_SERVICE_KEY", "KEYRING_URL", "SERVICE_KEYS"}
 
 
+@pytest.fixture(scope="module")
+async def nursery(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nursery]:
+    nursery = Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log")
+    yield nursery
+    await nursery.stop()
+
+
 @pytest.fixture
-async def child(tmp_path: Path) -> AsyncIterator[Child]:
-    nursery = Nursery(tmp_path / "nursery.log")
+def child(nursery: Nursery, tmp_path: Path) -> Iterator[Child]:
     environment = {"PATH": os.environ["PATH"], "ITS_OWN": "words"}
-    child = Child(
-        nursery,
-        "sleeper",
-        "http.server",
-        "--bind=127.0.0.1",
-        "0",
-        environment=environment,
-        log=tmp_path / "s.log",
-    )
+    arguments = ("http.server", "--bind=127.0.0.1", "0")
+    child = Child(nursery, "sleeper", *arguments, environment=environment, log=tmp_path / "sleeper.log")
     yield child
     child.kill()
-    await nursery.stop()
 
 
 async def test_a_child_is_frozen_killed_and_started_again(child: Child) -> None:
@@ -198,6 +196,7 @@ async def test_a_child_has_its_own_environment_session_and_log(child: Child) -> 
     assert child.pid
     assert psutil.Process(child.pid).name() == "sleeper"
     assert os.getsid(child.pid) == child.pid
+    assert psutil.Process(child.pid).ppid() != os.getpid()
 
     async def has_spoken() -> bool:
         return "Serving HTTP" in child.last_words()
