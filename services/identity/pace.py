@@ -1,10 +1,10 @@
 """Answers that must not tell by their time whether an account exists."""
 
-import asyncio
 import math
-import time
+from asyncio import sleep
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from time import monotonic
 
 
 @asynccontextmanager
@@ -13,7 +13,7 @@ async def paced(step: float) -> AsyncGenerator[None]:
 
     Known and unknown people cost the same hashing, but not quite the same number of round trips.
     """
-    began = time.monotonic()
+    began = monotonic()
     try:
         yield
     except Exception:
@@ -22,6 +22,6 @@ async def paced(step: float) -> AsyncGenerator[None]:
 
 
 async def until_step(began: float, step: float) -> None:
-    """Wait for the next multiple of `step` seconds after `began`, a time of `time.monotonic`."""
-    taken = time.monotonic() - began
-    await asyncio.sleep(math.ceil(taken / step) * step - taken)
+    """Wait for the next multiple of `step` seconds after `began`, a time of `monotonic`."""
+    taken = monotonic() - began
+    await sleep(math.ceil(taken / step) * step - taken)

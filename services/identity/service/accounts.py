@@ -2,9 +2,9 @@
 
 import hashlib
 import secrets
-import time
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -57,7 +57,7 @@ async def sign_up(parts: Parts, *, store_id: UUID, applicant: Applicant) -> None
     owner came dies with its link. Known and unknown people meet the same work, answer and time.
     Raises NotFound, WeakPassword, TooManyAttempts, Unavailable.
     """
-    began = time.monotonic()
+    began = monotonic()
     password = normal_password(applicant.password)
     check_password(password, email=applicant.email, common=common_passwords())
     async with parts.database.session(store_id) as session:

@@ -58,9 +58,9 @@ async def sign_in(parts: Parts, *, store_id: UUID, email: str, password: str, ad
     A refusal is the same in status, words and time for an unknown person, another password, an account that
     is not confirmed, and one whose keys are destroyed.
     """
-    async with parts.database.session(store_id) as session:
-        await store_of(session, store_id=store_id)
     async with paced(parts.settings.answer_step):
+        async with parts.database.session(store_id) as session:
+            await store_of(session, store_id=store_id)
         index = await parts.vault.blind_index(store_id, "email", email)
         attempts = await _attempts(parts, store_id, index, address)
         await throttle.count_or_refuse(parts.database, store_id, attempts, parts.clock())
