@@ -1,0 +1,127 @@
+"""What the privacy service does when participants announce themselves and answer."""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.events import Received
+from libs.common.events.identity import StoreOpened
+from libs.common.events.privacy import ExportChunk, ParticipantAnnounced, TaskAnswered
+from libs.common.inbox import Handlers, batched
+from libs.common.mail import SENDING
+from libs.common.personal.answers import Forged, check
+from libs.common.personal.participant import Participant as Answering
+from libs.common.stores import on_store_opened
+from libs.common.telemetry import meter
+from libs.common.worker import Duty
+from services.privacy import duties, engine, letters
+from services.privacy.domain import KEYRING, TaskState
+from services.privacy.engine import Answer
+from services.privacy.models import Participant
+from services.privacy.personal import HOLDINGS
+from services.privacy.settings import Settings, present
+
+logger = logging.getLogger(__name__)
+
+_refused = meter.create_counter(
+    "privacy.answers.refused", description="Answers and announcements not believed."
+)
+
+
+@batched
+async def on_announced(session: AsyncSession, events: Sequence[Received[ParticipantAnnounced]]) -> None:
+    """Know who answers. A name keeps the key it came with; ours are those the platform was set up with."""
+    pinned = present().service_keys
+    for event in events:
+        announced = event.data
+        row = await session.get(Participant, announced.participant, with_for_update=True)
+        key = pinned.get(announced.participant) or (
+            row.public_key if row is not None else announced.public_key
+        )
+        if announced.participant == KEYRING or _point(key) != _point(announced.public_key):
+            _refuse("announcement", announced.participant)
+        elif row is None or row.announced_at < event.envelope.time:
+            values = {
+                "public_key": announced.public_key,
+                "data_map": announced.data_map,
+                "announced_at": event.envelope.time,
+            }
+            await session.execute(
+                upsert(Participant)
+                .values(name=announced.participant, **values)
+                .on_conflict_do_update(index_elements=[Participant.name], set_=values)
+            )
+            await session.flush()
+
+
+def _point(key: dict[str, object]) -> tuple[object, ...]:
+    return tuple(key.get(name) for name in ("kty", "crv", "x", "y"))
+
+
+@batched
+async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswered]]) -> None:
+    """Believe what is signed with the key of the participant that it names, and nothing else."""
+    names = {event.data.participant for event in events}
+    keys = dict(
+        (
+            await session.execute(
+                select(Participant.name, Participant.public_key).where(Participant.name.in_(names))
+            )
+        ).all()
+    )
+    answers: list[Answer] = []
+    for event in events:
+        try:
+            check(event, public_key=keys[event.data.participant])
+        except (Forged, KeyError):
+            _refuse("answer", event.data.participant if event.data.participant in keys else "unknown")
+        else:
+            answers.append(_answer(event.data))
+    await engine.record(session, events[0].envelope.store_id, answers)
+
+
+def _answer(answered: TaskAnswered) -> Answer:
+    return Answer(
+        request_id=answered.request_id,
+        participant=answered.participant,
+        verb=answered.verb,
+        round=answered.round,
+        state=TaskState(answered.outcome),
+        content=answered.model_dump(mode="json"),
+    )
+
+
+def _refuse(what: str, participant: str) -> None:
+    _refused.add(1, {"what": what, "participant": participant})
+    logger.warning("not believed", extra={"outcome": what, "participant": participant})
+
+
+@batched
+async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk]]) -> None:
+    """Keep pieces of exports; the signed answer after them says whether they are the right ones."""
+    await engine.keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
+
+
+PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings)
+
+HANDLERS: Handlers = {
+    StoreOpened: on_store_opened,
+    ParticipantAnnounced: on_announced,
+    TaskAnswered: on_answers,
+    ExportChunk: on_chunks,
+    **PARTICIPANT.handlers,
+}
+
+DUTIES: Sequence[Duty] = (
+    Duty("keyring", duties.ask_keyring, timedelta(seconds=1), channel="keyring_tasks"),
+    Duty("issue again", duties.issue_again, timedelta(seconds=1)),
+    Duty("write letters", letters.write, timedelta(seconds=1), channel=engine.NOTICES),
+    Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
+    Duty("measure", duties.measure, timedelta(seconds=15)),
+    SENDING,
+    *PARTICIPANT.duties,
+)

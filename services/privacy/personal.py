@@ -1,0 +1,53 @@
+"""What the privacy service keeps about people: it is a participant in its own requests."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.events.privacy import ExportedRecords
+from libs.common.personal.holdings import Holding, OnErase, Person
+from services.privacy.kinds import RequestContact
+from services.privacy.models import Download, ExportChunk, Request
+
+_CANCEL = text("""
+    WITH ended AS (
+        SELECT request.id FROM request
+        JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
+            ON request.subject_id = person.subject_id AND request.generation <= person.generation
+        WHERE request.store_id = :store_id AND request.claim = 'access' AND request.state = 'running'
+        ORDER BY request.id FOR UPDATE OF request
+    ), silenced AS (
+        UPDATE task SET next_issue_at = NULL FROM ended WHERE task.request_id = ended.id
+    )
+    UPDATE request SET state = 'cancelled', notice = NULL, notice_at = NULL, version = version + 1,
+        steps = steps || jsonb_build_array(jsonb_build_object('state', 'cancelled', 'at', now()))
+    FROM ended WHERE request.id = ended.id
+""")
+
+
+async def end_exports(session: AsyncSession, store_id: UUID, people: Sequence[Person]) -> None:
+    """What is being erased is not exported any more: an access that is still running is cancelled."""
+    await session.execute(
+        _CANCEL,
+        {
+            "store_id": store_id,
+            "subjects": [person.subject_id for person in people],
+            "generations": [person.generation for person in people],
+        },
+    )
+
+
+HOLDINGS: Sequence[Holding] = (
+    Holding(
+        table=Request, box="contact", kind=RequestContact, bucket="id", on_erase=OnErase.CLEAR,
+        describe=("id", "claim", "state", "opened_at", "due_on", "completed_at"),
+        before_erase=end_exports,
+    ),
+    Holding(
+        table=ExportChunk, box="box", kind=ExportedRecords, bucket="request_id", on_erase=OnErase.DELETE,
+        exported=False,
+    ),
+    Holding(table=Download, on_erase=OnErase.DELETE, describe=("request_id", "created_at", "expires_at")),
+)  # fmt: skip

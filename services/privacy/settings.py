@@ -1,0 +1,29 @@
+"""Settings of the privacy service: `PRIVACY_DATABASE_URL`, `PRIVACY_SERVICE_KEY` and what all services share."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from libs.common.events.privacy import ParticipantName
+from libs.common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the engine needs to know of the platform it works for."""
+
+    model_config = SettingsConfigDict(env_prefix="PRIVACY_")
+
+    participants: frozenset[ParticipantName] = frozenset(
+        {"catalog", "orders", "identity", "billing", "privacy"}
+    )
+    """Who must answer every request, announced or not: a service that has not started yet is waited for."""
+    service_keys: dict[str, dict[str, Any]] = Field({}, validation_alias="SERVICE_KEYS")
+    """The public ES256 JWK of each service; a participant named here can announce no other key."""
+
+
+@cache
+def present() -> Settings:
+    """The settings of this process, for handlers, which are given events and nothing else."""
+    return Settings.model_validate({})
