@@ -1,0 +1,5 @@
+"""Catalog's routes."""
+
+from services.catalog.api import imports, products
+
+__all__ = ["imports", "products"]
