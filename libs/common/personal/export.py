@@ -79,7 +79,8 @@ async def _opened(
             "facts": {name: getattr(row, f"fact_{name}") for name in holding.describe},
             **content,
             "attached": {
-                one.sql.name: rows.get(row.row_id, [])
+                # SQLAlchemy names a table by a kind of str that orjson takes for no key.
+                str(one.sql.name): rows.get(row.row_id, [])
                 for one, rows in zip(holding.attached, attached, strict=True)
             },
         }

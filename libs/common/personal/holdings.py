@@ -121,7 +121,7 @@ class Holding:
     @property
     def name(self) -> str:
         """The table's name."""
-        return self.sql.name
+        return str(self.sql.name)
 
     @property
     def retention(self) -> Retention | None:
