@@ -143,7 +143,7 @@ class Shop:
     product_id: UUID = field(default_factory=uuid4)
 
     async def open(self, **changes: Any) -> "Shop":
-        opened = {
+        opened: dict[str, Any] = {
             "store_id": self.id, "slug": f"shop-{self.id.hex}", "name": "Test Shop", "country": "FR",
             "currency": "EUR", "version": 1,
         }  # fmt: skip
@@ -232,9 +232,9 @@ class Shop:
         await self.hears(StockReserved(order_id=order.id))
         return order
 
-    async def see(self, order: Ordered, **headers: str) -> dict[str, Any]:
+    async def see(self, order: Ordered) -> dict[str, Any]:
         """The order as its guest sees it."""
-        answer = await self.client.get(f"{self.path}/orders/{order.id}", headers=order.headers | headers)
+        answer = await self.client.get(f"{self.path}/orders/{order.id}", headers=order.headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -243,10 +243,10 @@ class Shop:
         subject_id = await self.vault.subject_id(self.id, email)
         return authorization(self.id, Role.CUSTOMER, subject=str(subject_id), generation=generation)
 
-    async def fulfil(self, order: Ordered, *, role: Role = Role.MANAGER, **headers: str) -> httpx.Response:
+    async def fulfil(self, order: Ordered, *, if_match: str = "*") -> httpx.Response:
         return await self.client.post(
             f"{self.path}/orders/{order.id}/fulfilments",
-            headers=authorization(self.id, role) | {"If-Match": "*"} | headers,
+            headers=authorization(self.id) | {"If-Match": if_match},
         )
 
     # --- Events ------------------------------------------------------------------------------------------

@@ -192,9 +192,9 @@ async def test_a_fulfilment_needs_the_version_that_was_read(shop: Shop) -> None:
     stale = (await shop.client.get(path, headers=manager)).headers["ETag"]
     await shop.hears(paid(order))
     assert (await shop.client.post(f"{path}/fulfilments", headers=manager)).status_code == 428
-    assert (await shop.fulfil(order, **{"If-Match": stale})).status_code == 412
+    assert (await shop.fulfil(order, if_match=stale)).status_code == 412
     fresh = (await shop.client.get(path, headers=manager)).headers["ETag"]
-    assert (await shop.fulfil(order, **{"If-Match": fresh})).status_code == 201
+    assert (await shop.fulfil(order, if_match=fresh)).status_code == 201
 
 
 async def test_a_fulfilment_sent_again_is_one(shop: Shop) -> None:

@@ -1,6 +1,7 @@
 """The migrations make what the models say, and no row of another store is in reach."""
 
 from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -29,7 +30,8 @@ def _differences(connection: Connection) -> list[object]:
 
     ours, common = set(Base.metadata.tables), set(Common.metadata.tables)
     context = MigrationContext.configure(connection, opts={"compare_type": True, "include_object": is_ours})
-    return list(compare_metadata(context, [Common.metadata, Base.metadata]))
+    metadata: Any = [Common.metadata, Base.metadata]
+    return list(compare_metadata(context, metadata))
 
 
 async def test_every_table_of_a_store_is_isolated(shop: Shop) -> None:
