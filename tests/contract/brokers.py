@@ -14,7 +14,7 @@ from libs.common.broker import Broker
 from libs.common.broker.kafka import KafkaBroker
 from libs.common.broker.postgres import EmbeddedBroker
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 """Seconds after which a call to a broker that does not answer gives up."""
 
 
@@ -27,7 +27,6 @@ class Server(Protocol):
     """Seconds after which a silent member loses its partitions."""
 
     async def start(self) -> None: ...
-    async def stop(self) -> None: ...
     def kill(self) -> None: ...
     def hang(self) -> None: ...
     def go_on(self) -> None: ...
@@ -47,9 +46,6 @@ class EmbeddedServer:
         environment = await provision(self.postgres)
         await migrate(environment, ["broker"])
         self.address = environment["BROKER_DATABASE_URL"]
-
-    async def stop(self) -> None:
-        await self.postgres.stop()
 
     def kill(self) -> None:
         self.postgres.kill()
@@ -84,9 +80,6 @@ class ApacheKafka:
     async def start(self) -> None:
         await self.kafka.start()
         self.address = self.kafka.bootstrap_servers
-
-    async def stop(self) -> None:
-        await self.kafka.stop()
 
     def kill(self) -> None:
         self.kafka.kill()

@@ -41,7 +41,6 @@ from libs.common.broker import (
 from libs.common.broker.kafka_member import Member, Reading, finish_within
 from libs.common.broker.reachability import Reachability
 
-_REQUEST_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 _DISCARD_SECONDS = 1.0
 _BATCH_BYTES = 256 * 2**10
@@ -82,6 +81,8 @@ class KafkaBroker:
         self._servers = bootstrap_servers
         self._client_id = client_id
         self._timeout = publish_timeout
+        # A request must fail while there is still time to see why.
+        self._request_milliseconds = int(publish_timeout * 500)
         self._reading = Reading(bootstrap_servers, client_id, session_seconds, batch_size)
         self._reachability = Reachability()
         self._producer: AIOKafkaProducer | None = None
@@ -181,7 +182,7 @@ class KafkaBroker:
                     client_id=self._client_id,
                     enable_idempotence=True,
                     acks="all",
-                    request_timeout_ms=int(_REQUEST_SECONDS * 1000),
+                    request_timeout_ms=self._request_milliseconds,
                     max_request_size=MAXIMUM_RECORD_BYTES + _FRAMING_BYTES,
                     max_batch_size=_BATCH_BYTES,
                 )
@@ -199,7 +200,7 @@ class KafkaBroker:
                 admin = AIOKafkaAdminClient(
                     bootstrap_servers=self._servers,
                     client_id=self._client_id,
-                    request_timeout_ms=int(_REQUEST_SECONDS * 1000),
+                    request_timeout_ms=self._request_milliseconds,
                 )
                 try:
                     await admin.start()

@@ -31,7 +31,7 @@ _LONG_POLL_SECONDS = 0.25
 """Other questions wait behind a fetch that waits for records."""
 _CALL_SECONDS = 10.0
 _LEAVE_SECONDS = 3.0
-_LONGEST_PAUSE = 2.0
+_LONGEST_PAUSE = 1.0
 _READ_AHEAD_BYTES = 4 * 2**20
 
 _lost_records = meter.create_counter(

@@ -36,6 +36,14 @@ _SERVER_SETTINGS = {
     "enable_bitmapscan": "off",
 }
 
+_FAILURES = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresError,
+)
+
 _overdue_records = meter.create_gauge(
     "broker.records_kept_for_late_groups",
     description="Records older than the retention that some group has not committed",
@@ -96,7 +104,7 @@ class EmbeddedBroker:
             try:
                 async with asyncio.timeout(_STOP_SECONDS):
                     await self._pool.close()
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except _FAILURES:
                 self._pool.terminate()
 
     @asynccontextmanager
@@ -108,11 +116,11 @@ class EmbeddedBroker:
             async with self._pool.acquire(timeout=min(_CONNECT_SECONDS, self._timeout)) as connection:
                 try:
                     yield connection
-                except asyncpg.InternalClientError as error:
+                except asyncpg.InternalClientError:
                     # The server has said farewell to an idle connection that is not closed yet.
                     connection.terminate()
-                    raise ConnectionResetError from error
-        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+                    raise
+        except _FAILURES as error:
             if not _is_outage(error):
                 # The words of PostgreSQL may repeat a value; its code says enough.
                 raise BrokerError(
@@ -190,21 +198,32 @@ class EmbeddedBroker:
     async def _listen(self) -> None:
         """Keep one connection that hears hints; while there is none, polling serves."""
         while True:
-            try:
-                async with asyncio.timeout(_CONNECT_SECONDS):
-                    connection = await asyncpg.connect(self._url, timeout=_CONNECT_SECONDS)
+            with contextlib.suppress(*_FAILURES):
+                connection = await asyncpg.connect(self._url, timeout=_CONNECT_SECONDS)
                 try:
-                    await connection.add_listener(_RECORDS, self._hear_of_records)
-                    await connection.add_listener(_MEMBERS, self._hear_of_members)
-                    self._wake_all()
-                    while True:
-                        # A network that swallows packets tells nobody; the question finds out.
-                        await asyncio.sleep(self._pace.lease_seconds)
-                        await connection.fetchval("SELECT 1", timeout=_CONNECT_SECONDS)
+                    await self._hear_until_lost(connection)
                 finally:
                     connection.terminate()
-            except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
-                await asyncio.sleep(self._pace.poll_seconds)
+            await asyncio.sleep(self._pace.poll_seconds)
+
+    async def _hear_until_lost(self, connection: Any) -> None:
+        lost = asyncio.Event()
+
+        def lose(_connection: Any) -> None:
+            lost.set()
+
+        connection.add_termination_listener(lose)
+        await connection.add_listener(_RECORDS, self._hear_of_records)
+        await connection.add_listener(_MEMBERS, self._hear_of_members)
+        for member in self._members:
+            member.news.set()
+            member.reshuffle.set()
+        while not lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.lease_seconds):
+                    await lost.wait()
+            # A network that swallows packets tells nobody; the question finds out.
+            await connection.fetchval("SELECT 1", timeout=_CONNECT_SECONDS)
 
     def _hear_of_records(self, _connection: Any, _pid: int, _channel: str, topic: Any) -> None:
         for member in self._members:
@@ -215,11 +234,6 @@ class EmbeddedBroker:
         for member in self._members:
             if group in ("", member.group):
                 member.reshuffle.set()
-
-    def _wake_all(self) -> None:
-        for member in self._members:
-            member.news.set()
-            member.reshuffle.set()
 
     async def purge(self, older_than: timedelta) -> int:
         """Delete records by age, save those that some group has still to read. Returns how many went.

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from libs.common.broker import Batch, BrokerError, Fenced, Record
+from libs.common.broker import Batch, BrokerError, BrokerUnavailable, Fenced, Record
 from libs.common.broker.turns import Delivery, Partition, Turns
 
 logger = logging.getLogger(__name__)
@@ -177,8 +177,10 @@ async def _at_least_every(seconds: float, hint: asyncio.Event, step: Callable[[]
         try:
             await step()
             failures = 0
-        except BrokerError:
+        except BrokerError as error:
             failures += 1
+            if failures == 1 and not isinstance(error, BrokerUnavailable):
+                logger.error("the broker refuses a member of a group", extra={"reason": str(error)})
             await asyncio.sleep(min(_LONGEST_PAUSE, 0.05 * 2**failures))
             continue
         with contextlib.suppress(TimeoutError):

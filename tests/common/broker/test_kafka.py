@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.local.kafka import KafkaServer
@@ -57,11 +57,10 @@ async def test_records_that_retention_deleted_unread_are_alarmed_about(
 
 
 async def test_a_topic_that_takes_smaller_records_refuses_only_the_large_one(
-    broker: KafkaBroker, admin: AIOKafkaAdminClient, topic: str
+    broker: KafkaBroker, admin: AIOKafkaAdminClient
 ) -> None:
-    await admin.alter_configs(
-        [ConfigResource(ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": "500000"})]
-    )
+    topic = f"kafka.t{uuid4().hex}"
+    await admin.create_topics([NewTopic(topic, 8, 1, topic_configs={"max.message.bytes": "500000"})])
     large = Record(topic, "a", b"x" * 600_000)
     with pytest.raises(RecordTooLarge) as refusal:
         await broker.publish([Record(topic, "a", b"0"), large, Record(topic, "a", b"1")])
