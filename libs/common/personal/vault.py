@@ -14,6 +14,7 @@ service that follows its database drops them.
 import asyncio
 import hashlib
 import hmac
+import logging
 import time
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
@@ -47,6 +48,8 @@ __all__ = [
     "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "SealedFor", "Sealer", "SubjectErased", "ToOpen", "ToSeal",
     "Vault", "announce", "normalise",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 KEY_SECONDS = 120
 """The longest an opened key stays in memory: an erasure is complete everywhere after it."""
@@ -305,12 +308,19 @@ class Vault:
     async def _follow(self, listener: Listener) -> None:
         while True:
             for payload in await listener.wait(_POLL_SECONDS):
-                store, _, subject = payload.partition(":")
-                self.drop(UUID(store), [UUID(subject)])
+                self._heed(payload)
             self._opened.expire()
             self._minted.expire()
             # Without a server the listener returns at once; this bounds how often it asks.
             await asyncio.sleep(_BETWEEN_POLLS)
+
+    def _heed(self, payload: str) -> None:
+        store, _, subject = payload.partition(":")
+        try:
+            self.drop(UUID(store), [UUID(subject)])
+        except ValueError:
+            # Whoever rang with something else must not end the listening, nor cost others their news.
+            logger.warning("news of destroyed keys was not understood")
 
 
 async def announce(session: AsyncSession, subjects: Iterable[tuple[UUID, UUID]]) -> None:

@@ -53,7 +53,7 @@ class ServiceTokens:
         return service
 
 
-def _calling_service(
+async def _calling_service(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     if credentials is None:

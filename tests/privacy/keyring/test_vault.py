@@ -61,6 +61,39 @@ async def calls(keyring: RunningKeyring) -> AsyncIterator[Calls]:
     keyring.http.event_hooks["request"].remove(counted)
 
 
+class HeldAnswers:
+    """Answers of the keyring that are under way for as long as a test wants."""
+
+    def __init__(self) -> None:
+        self._released = asyncio.Event()
+        self._released.set()
+        self._arrived = asyncio.Event()
+
+    async def __call__(self, _response: httpx.Response) -> None:
+        self._arrived.set()
+        async with asyncio.timeout(10):
+            await self._released.wait()
+
+    def hold(self) -> None:
+        self._arrived.clear()
+        self._released.clear()
+
+    async def arrival(self) -> None:
+        async with asyncio.timeout(10):
+            await self._arrived.wait()
+
+    def release(self) -> None:
+        self._released.set()
+
+
+@pytest.fixture
+async def answers(keyring: RunningKeyring) -> AsyncIterator[HeldAnswers]:
+    held = HeldAnswers()
+    keyring.http.event_hooks["response"].append(held)
+    yield held
+    keyring.http.event_hooks["response"].remove(held)
+
+
 @pytest.fixture
 def store() -> UUID:
     return uuid4()
@@ -262,19 +295,19 @@ async def test_concurrent_openings_of_one_key_are_one_call(
 
 
 async def test_who_asked_first_may_give_up(
-    keyring: RunningKeyring, store: UUID, subject: UUID, calls: Calls
+    keyring: RunningKeyring, store: UUID, subject: UUID, calls: Calls, answers: HeldAnswers
 ) -> None:
     where: dict[str, Any] = {"store_id": store, "subject_id": subject}
     box = (await keyring.vault("orders").seal(Parcel(name="Ada"), **where)).box
     vault = keyring.vault("orders")
+    answers.hold()
     first = asyncio.create_task(vault.open(box, **where, purpose=FULFIL))
     second = asyncio.create_task(vault.open(box, **where, purpose=FULFIL))
-
-    async def asked() -> bool:
-        return calls.of("keys/open") == 1
-
-    await until(asked, 5, "nobody asked")
+    await answers.arrival()
     first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    answers.release()
     assert await second == Parcel(name="Ada")
     assert calls.of("keys/open") == 1
 
@@ -322,22 +355,23 @@ async def test_dropped_keys_do_not_open(keyring: RunningKeyring, store: UUID, su
 
 
 async def test_a_drop_overtakes_an_answer_under_way(
-    keyring: RunningKeyring, store: UUID, subject: UUID, calls: Calls
+    keyring: RunningKeyring, store: UUID, subject: UUID, answers: HeldAnswers
 ) -> None:
     where: dict[str, Any] = {"store_id": store, "subject_id": subject}
     box = (await keyring.vault("orders").seal(Parcel(name="Ada"), **where)).box
     vault = keyring.vault("orders")
+    answers.hold()
     opening = asyncio.create_task(vault.open(box, **where, purpose=FULFIL))
-
-    async def asked() -> bool:
-        return calls.of("keys/open") == 1
-
-    await until(asked, 5, "nobody asked")
+    sealing = asyncio.create_task(vault.seal(Parcel(name="Ida"), **where))
+    await answers.arrival()
     vault.drop(store, [subject])
-    await opening
+    answers.release()
+    await asyncio.gather(opening, sealing)
     await erase(keyring, store, subject)
     with pytest.raises(KeyDestroyed):
         await vault.open(box, **where, purpose=FULFIL)
+    with pytest.raises(SubjectErased):
+        await vault.seal(Parcel(name="Ida"), **where)
 
 
 async def test_every_process_that_follows_the_database_drops(
@@ -353,6 +387,7 @@ async def test_every_process_that_follows_the_database_drops(
             await vault.open(box, **where, purpose=FULFIL)
         await erase(keyring, store, subject)
         async with database.session(store) as session:
+            await (await session.connection()).exec_driver_sql("NOTIFY keys_destroyed, 'gibberish'")
             await announce(session, [(store, subject), (store, uuid4())])
 
         async def gone() -> bool:
@@ -415,35 +450,38 @@ async def test_an_outage_is_an_outage_and_memory_serves(
     assert await vault.open(unknown, store_id=store, subject_id=store, purpose=FULFIL) == Parcel(name="Ida")
 
 
-async def test_a_keyring_that_never_answers_is_an_outage(keyring: RunningKeyring, store: UUID) -> None:
-    """It accepts the connection and then says nothing, or something that is no keyring's answer."""
-    answers = [b"", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", b"gibberish\r\n\r\n"]
+async def ask(keyring: RunningKeyring, store: UUID, answers: list[bytes]) -> dict[UUID, bytes]:
+    """Ask something that gives each new connection one of these answers and closes it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(answers[0])
+        await reader.readuntil(b"]}")
+        writer.write(answers.pop(0))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     client = keyring.client("orders")
-    client._url = f"http://127.0.0.1:{port}"  # pyright: ignore[reportPrivateUsage]
+    client._url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"  # pyright: ignore[reportPrivateUsage]
     async with server:
-        while answers:
-            with pytest.raises(KeyringUnavailable):
-                await Vault(client).subject_id(store, "ada@example.org")
-            answers.pop(0)
+        return await client.store_secrets([store])
 
 
-async def test_a_keyring_restarted_between_two_calls_is_no_outage(
-    own_keyring: RunningKeyring, store: UUID
+BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [b"", BAD_GATEWAY, b"gibberish\r\n\r\n"])
+async def test_no_answer_or_a_strange_one_is_an_outage(
+    keyring: RunningKeyring, store: UUID, answer: bytes
 ) -> None:
-    vault = own_keyring.vault("orders")
-    for _ in range(3):
-        await vault.seal(Parcel(name="Ada"), store_id=store, subject_id=uuid4())
-        await own_keyring.stop()
-        await own_keyring.start()
-    await vault.seal(Parcel(name="Ada"), store_id=store, subject_id=uuid4())
+    with pytest.raises(KeyringUnavailable):
+        await ask(keyring, store, [answer, answer])
+
+
+async def test_a_connection_closed_without_an_answer_is_tried_once_more(
+    keyring: RunningKeyring, store: UUID
+) -> None:
+    body = f'{{"items": [{{"store_id": "{store}", "secret": "c2VjcmV0"}}]}}'
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    assert await ask(keyring, store, [b"", answer]) == {store: b"secret"}
 
 
 async def test_a_service_that_the_keyring_does_not_know_is_a_mistake_of_ours(
