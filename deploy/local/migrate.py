@@ -10,18 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
+from deploy.local.revisions import PACKAGES
 from libs.common.migrations import upgrade
-
-PACKAGES = {
-    "catalog": "services.catalog",
-    "orders": "services.orders",
-    "identity": "services.identity",
-    "billing": "services.billing",
-    "privacy": "services.privacy",
-    "keyring": "services.privacy.keyring",
-    "destructions": "services.privacy.destructions",
-    "broker": "libs.common.broker",
-}
 
 
 async def migrate(environment: Mapping[str, str], names: Iterable[str] = PACKAGES) -> None:

@@ -24,6 +24,7 @@ from deploy.local.lock import locked
 from deploy.local.nursery import ROOT, Nursery
 from deploy.local.ports import free_port, is_free
 from deploy.local.postgres import PostgresServer
+from deploy.local.revisions import all_at_head
 from deploy.local.waiting import until
 
 ROOM_NEEDED = 300 * 2**20  # bytes
@@ -149,7 +150,8 @@ class Platform:
                 addresses = await provision(self.postgres)
         self.environment |= environment.complete(addresses)
         with self._step("databases up to date"):
-            await self._migrate()
+            if not await all_at_head(self.environment):
+                await self._migrate()
 
     async def _migrate(self) -> None:
         """In a process of its own, which imports Alembic while the nursery imports the rest."""

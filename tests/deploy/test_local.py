@@ -6,11 +6,12 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
+from alembic.script import ScriptDirectory
 
 from deploy.local import environment
 from deploy.local.child import Child
@@ -19,6 +20,7 @@ from deploy.local.java import ensure_java
 from deploy.local.kafka import KafkaServer, fetch
 from deploy.local.lock import locked
 from deploy.local.nursery import ROOT, Nursery
+from deploy.local.revisions import PACKAGES, all_at_head, head
 from deploy.local.waiting import until
 
 
@@ -218,3 +220,16 @@ async def test_a_nursery_that_died_is_replaced(child: Child) -> None:
     await until(has_ended, 10, "the child did not end with its nursery")
     await child.start()
     assert child.pid
+
+
+@pytest.mark.parametrize("package", PACKAGES.values())
+def test_the_head_we_read_is_alembics(package: str) -> None:
+    migrations = ROOT / Path(*package.split(".")) / "migrations"
+    assert head(package) == ScriptDirectory(str(migrations)).get_current_head()
+    assert head(package) is not None
+
+
+async def test_databases_are_at_head_once_migrated(platform_environment: Mapping[str, str]) -> None:
+    assert await all_at_head(platform_environment)
+    elsewhere = platform_environment["BROKER_MIGRATION_DATABASE_URL"].replace("vitrine_broker", "postgres")
+    assert not await all_at_head({**platform_environment, "BROKER_MIGRATION_DATABASE_URL": elsewhere})
