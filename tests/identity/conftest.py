@@ -18,6 +18,7 @@ from libs.common.auth import PLATFORM_STORE
 from libs.common.mail import Letter, WaitingLetter
 from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Purpose
+from services.identity import passwords
 from services.identity.app import create_app
 from services.identity.parts import Parts
 from services.identity.settings import Settings
@@ -155,12 +156,14 @@ async def identity_environment(environment: Mapping[str, str]) -> Mapping[str, s
 
 @pytest.fixture(scope="session")
 def settings(identity_environment: Mapping[str, str], keyring: RunningKeyring) -> Settings:
-    return Settings(
-        database_url=identity_environment["IDENTITY_DATABASE_URL"],
-        service_key=identity_environment["IDENTITY_SERVICE_KEY"],
-        master_key=identity_environment["IDENTITY_MASTER_KEY"],
-        keyring_url=keyring.url,
-        answer_step=0.05,
+    return Settings.model_validate(
+        {
+            "database_url": identity_environment["IDENTITY_DATABASE_URL"],
+            "service_key": identity_environment["IDENTITY_SERVICE_KEY"],
+            "master_key": identity_environment["IDENTITY_MASTER_KEY"],
+            "keyring_url": keyring.url,
+            "answer_step": 0.05,
+        }
     )
 
 
@@ -172,11 +175,14 @@ async def make_world(settings: Settings) -> AsyncIterator[MakeWorld]:
     """Another process of identity over the same database, with other settings if need be."""
     async with AsyncExitStack() as stack:
 
-        async def make(address: str = "203.0.113.7", **changes: Any) -> World:
+        async def make(address: str = "203.0.113.7", memory_kib: int = 1024, **changes: Any) -> World:
             clock = MovableClock()
             changed = Settings.model_validate(settings.model_dump() | changes)
             app = create_app(changed, clock=clock)
-            await stack.enter_async_context(app.router.lifespan_context(app))
+            # Hashes that cost little, where a test is not about them.
+            with pytest.MonkeyPatch.context() as cheaper:
+                cheaper.setattr(passwords, "MEMORY_KIB", memory_kib)
+                await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 4711))
             client = httpx.AsyncClient(transport=transport, base_url="http://vitrine.example")
             await stack.enter_async_context(client)

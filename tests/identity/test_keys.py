@@ -5,12 +5,9 @@ import base64
 import hmac
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,9 +27,8 @@ from services.identity.domain import PUBLISHED_AFTER_USE, PUBLISHED_BEFORE_USE
 from services.identity.keys import SigningKeys, forget_retired
 from services.identity.models import SigningKey
 from services.identity.parts import now
+from services.identity.rotate import rotate
 from tests.identity.conftest import MakeWorld, MovableClock, World
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -240,14 +236,11 @@ async def test_no_request_is_refused_during_a_rotation(
         await sign_and_verify()
 
 
-def test_the_command_rotates(keys_alone: Database, identity_environment: Mapping[str, str]) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "services.identity.rotate"],
-        cwd=ROOT,
-        env={**os.environ, **identity_environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "is published and signs from" in result.stdout
+async def test_the_command_rotates(keys_alone: Database, world: World) -> None:
+    keys = SigningKeys(keys_alone, world.settings.master_key_bytes, now)
+    await keys.published()
+    said = await rotate(world.settings)
+    async with keys_alone.platform_session() as session:
+        stored = (await session.scalars(select(SigningKey).order_by(SigningKey.active_from))).all()
+    assert [key.retired_at is None for key in stored] == [False, True]
+    assert said.startswith(f"key {stored[-1].key_id} is published and signs from")

@@ -113,19 +113,16 @@ async def test_many_sign_ins_at_once_never_wait_for_each_other_for_ever(world: W
 
 
 async def test_an_outdated_hash_is_renewed_by_a_sign_in(
-    make_world: MakeWorld, store_id: UUID, monkeypatch: pytest.MonkeyPatch
+    world: World, make_world: MakeWorld, store_id: UUID
 ) -> None:
-    with monkeypatch.context() as weaker:
-        weaker.setattr(passwords, "MEMORY_KIB", 1024)
-        old = await make_world()
-        person = await old.person(store_id)
-    world = await make_world()
+    person = await world.person(store_id)
+    newer = await make_world(memory_kib=passwords.MEMORY_KIB)
 
     async def password_hash() -> str:
-        caller = await world.app.state.tokens.verify(person.access_token)
-        async with world.parts.database.session(store_id) as session:
+        caller = await newer.app.state.tokens.verify(person.access_token)
+        async with newer.parts.database.session(store_id) as session:
             account = await session.get_one(Account, caller.account_id)
-        opened = await world.parts.vault.open(
+        opened = await newer.parts.vault.open(
             account.credentials,
             store_id=store_id,
             subject_id=account.subject_id,
@@ -134,9 +131,9 @@ async def test_an_outdated_hash_is_renewed_by_a_sign_in(
         return opened.password_hash
 
     assert "m=1024," in await password_hash()
-    assert (await world.sign_in(store_id, person.email)).status_code == 200
+    assert (await newer.sign_in(store_id, person.email)).status_code == 200
     assert "m=19456,t=2,p=1" in await password_hash()
-    assert (await world.sign_in(store_id, person.email)).status_code == 200
+    assert (await newer.sign_in(store_id, person.email)).status_code == 200
 
 
 # --- Refresh ---------------------------------------------------------------------------------------------
