@@ -149,7 +149,7 @@ async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether PostgreSQL, and not the statement, is what failed: unreachable, restarting, full, out of connections."""
+    """Whether PostgreSQL, and not the statement, is what failed: unreachable, restarting, full, locked by others."""
     if isinstance(error, (PoolTimeout, InterfaceError, ConnectionError, asyncio.TimeoutError)):
         return True
     if isinstance(error, DBAPIError):
@@ -157,6 +157,7 @@ def is_outage(error: BaseException) -> bool:
         return (
             error.connection_invalidated
             or state[:2] in _OUTAGES
+            or state in _NOT_THIS_TIME
             or (isinstance(error, OperationalError) and not state)
         )
     return isinstance(error, PostgresError) and str(error.sqlstate)[:2] in _OUTAGES
@@ -165,6 +166,8 @@ def is_outage(error: BaseException) -> bool:
 _OUTAGES = frozenset({"08", "53", "57"})
 """Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full, too many
 connections), operator intervention (shutdown)."""
+_NOT_THIS_TIME = frozenset({"55P03", "40P01", "40001"})
+"""A lock that was not had in time, a deadlock, a serialization failure: the same transaction may succeed next time."""
 
 
 async def check_reachable(connection: AsyncConnection) -> None:

@@ -337,3 +337,15 @@ async def test_without_the_keyring_nothing_is_booked_and_the_caller_may_try_agai
     assert int(answer.headers["retry-after"]) > 0
     assert (await counted(shop, Payment), await counted(shop, JournalEntry)) == (0, 0)
     assert (await shop.pay(order, key=key)).status_code == 201
+
+
+async def test_who_waits_too_long_for_another_may_try_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.idempotency._LOCK_TIMEOUT", "50ms")
+    order = await shop.open_order()
+    key = uuid4().hex
+    async with shop.database.session(shop.id) as session:
+        await session.get_one(Receivable, order.order_id, with_for_update=True)
+        assert (await shop.pay(order, key=key)).status_code == 503
+    assert (await shop.pay(order, key=key)).status_code == 201
