@@ -29,10 +29,13 @@ def documents() -> dict[Path, bytes]:
     """The path and the bytes of every generated document."""
     made: dict[Path, Any] = {DOCS / "events" / "asyncapi.json": asyncapi()}
     made |= {DOCS / "api" / f"{service}.json": openapi(service) for service in SERVICES}
-    made[DOCS / "data-map.json"] = {
-        service: data_map(import_module(f"services.{service}.personal").HOLDINGS) for service in SERVICES
-    }
+    made[DOCS / "data-map.json"] = {service: _data_map(service) for service in SERVICES}
     return {path: _json(document) for path, document in made.items()}
+
+
+def _data_map(service: str) -> Any:
+    participant = import_module(f"services.{service}.consumer").PARTICIPANT
+    return data_map(service, participant.holdings, participant.copies)
 
 
 def openapi(service: str) -> dict[str, Any]:
