@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import Header, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import PrimaryKeyConstraint, SmallInteger, func, select, text
+from sqlalchemy import PrimaryKeyConstraint, SmallInteger, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -97,9 +97,12 @@ async def once(
     if not await _claim(session, store_id, key_hash, request_hash):
         return await _replay(session, store_id, key_hash, request_hash)
     reply, location = await _made(make)
-    record = await session.get_one(IdempotencyRecord, (store_id, key_hash))
     given = status if isinstance(status, int) else status()
-    record.status, record.reply, record.location = given, reply, location
+    await session.execute(
+        update(IdempotencyRecord)
+        .where(IdempotencyRecord.store_id == store_id, IdempotencyRecord.key_hash == key_hash)
+        .values(status=given, reply=reply, location=location)
+    )
     return _reply(reply, location, status=given)
 
 
