@@ -118,9 +118,7 @@ async def _buyer(
     caller: Caller | None,
 ) -> checkout.Buyer | None:
     """Who orders; nobody is named, and no key is made, for a cart that is not there or has become an order."""
-    async with database.session(store_id) as session:
-        cart = await carts.held(session, store_id=store_id, cart_id=wanted.cart_id, secret=cart_secret)
-    if cart.checked_out_order_id is not None:
+    if not await carts.is_open(database, store_id=store_id, cart_id=wanted.cart_id, secret=cart_secret):
         return None
     return await checkout.identify(vault, store_id=store_id, email=wanted.contact.email, caller=caller)
 

@@ -8,10 +8,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import Database
 from libs.common.errors import NotFound
 from libs.common.money import Money
 from services.orders import domain
-from services.orders.models import Cart, CartLine, Offer
+from services.orders.models import Cart
 from services.orders.schemas import CartLineView, CartView, NewCart
 
 IDLE = timedelta(days=30)
@@ -95,6 +96,15 @@ async def read(session: AsyncSession, *, store_id: UUID, cart_id: UUID, secret: 
     return _view(cart_id, cart, await lines_of(session, store_id=store_id, cart_id=cart_id)), cart.version
 
 
+async def is_open(database: Database, *, store_id: UUID, cart_id: UUID, secret: str) -> bool:
+    """Whether the cart of whoever holds its secret can still be checked out. Raises NotFound."""
+    query = "SELECT checked_out_order_id IS NULL FROM cart WHERE store_id = $1::uuid AND id = $2 AND secret_hash = $3"
+    found: bool | None = await database.read(store_id, query, cart_id, domain.hashed(secret))
+    if found is None:
+        raise NotFound
+    return found
+
+
 async def held(
     session: AsyncSession, *, store_id: UUID, cart_id: UUID, secret: str, lock: bool = False
 ) -> Cart:
@@ -108,22 +118,20 @@ async def held(
     return cart
 
 
+_LINES = text("""
+    SELECT line.variant_id, offer.sku, offer.title, line.quantity, offer.price,
+           offer.active AND offer.currency = cart.currency
+    FROM cart
+    JOIN cart_line AS line ON line.store_id = cart.store_id AND line.cart_id = cart.id
+    JOIN offer ON offer.store_id = line.store_id AND offer.variant_id = line.variant_id
+    WHERE cart.store_id = :store_id AND cart.id = :cart_id
+    ORDER BY line.added_at, line.variant_id
+""")
+
+
 async def lines_of(session: AsyncSession, *, store_id: UUID, cart_id: UUID) -> list[domain.Line]:
     """The lines at their present prices, in the order they were added."""
-    rows = await session.execute(
-        select(
-            CartLine.variant_id,
-            Offer.sku,
-            Offer.title,
-            CartLine.quantity,
-            Offer.price,
-            (Offer.active & (Offer.currency == Cart.currency)).label("for_sale"),
-        )
-        .join(Cart, (Cart.store_id == CartLine.store_id) & (Cart.id == CartLine.cart_id))
-        .join(Offer, (Offer.store_id == CartLine.store_id) & (Offer.variant_id == CartLine.variant_id))
-        .where(CartLine.store_id == store_id, CartLine.cart_id == cart_id)
-        .order_by(CartLine.added_at, CartLine.variant_id)
-    )
+    rows = await session.execute(_LINES, {"store_id": store_id, "cart_id": cart_id})
     return [domain.Line(*row) for row in rows]
 
 

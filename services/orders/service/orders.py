@@ -231,6 +231,4 @@ async def sales(
         .group_by(Order.currency)
         .order_by(Order.currency)
     )
-    return [
-        (currency, orders, int(pieces), int(amount)) for currency, orders, pieces, amount in rows
-    ]
+    return [(currency, orders, int(pieces), int(amount)) for currency, orders, pieces, amount in rows]
