@@ -18,6 +18,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.auth import StoreId, TokenVerifier
@@ -95,7 +96,7 @@ def _pointer(location: Sequence[Any]) -> str:
     return "/".join(names)
 
 
-async def _on_http(_request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, Problem):
         # The framework wraps what was raised while it read the body.
         return _problem_response(error.__cause__)
@@ -103,12 +104,26 @@ async def _on_http(_request: Request, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if status == NotFound.status:
         return _problem_response(NotFound(headers=headers))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
     problem = {
         "type": "about:blank",
         "title": _PHRASES.get(status, "The request was refused"),
         "status": status,
     }
     return JSONResponse(problem, status_code=status, headers=headers, media_type=PROBLEM)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path. The router itself names only those of the first route it met there."""
+    return [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 _PHRASES = {400: "The request cannot be understood", 405: "This method is not allowed here"}

@@ -171,3 +171,10 @@ async def test_unknown_stores_are_not_there(world: World) -> None:
     assert (await world.http.get(f"/identity/v1/stores/by-slug/{a_slug()}")).status_code == 404
     assert (await world.http.get("/identity/v1/stores/by-slug/%00")).status_code == 422
     assert (await world.http.get("/identity/v1/stores/nowhere")).status_code == 422
+
+
+async def test_a_method_that_is_not_there_is_told_which_are(world: World, store_id: UUID) -> None:
+    answer = await world.http.put(f"/identity/v1/stores/{store_id}", json={})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, PATCH")
+    answer = await world.http.delete("/identity/v1/stores")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
