@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -19,7 +20,7 @@ from libs.common.events.identity import AccountConfirmed
 from libs.common.http import require_match
 from libs.common.mail import Letter
 from libs.common.outbox import publish
-from libs.common.personal.data import Sealed
+from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import SealedFor, ToSeal
@@ -80,54 +81,51 @@ async def _limit_address(parts: Parts, store_id: UUID, address: str) -> None:
 
 async def _apply(parts: Parts, store: Store, applicant: Applicant, password_hash: str) -> None:
     token = secrets.token_urlsafe(32)
-    language = applicant.language or store.language
-    profile = Profile(email=applicant.email, name=applicant.name, language=language)
-    credentials = Credentials(password_hash=password_hash)
-    link = _link(parts.settings.public_url, store.store_id, language, token)
-    letters = [
-        Letter(
-            to=applicant.email,
-            template="confirm-account",
-            language=language,
-            values={"store": store.name, "link": link},
-        ),
-        Letter(
-            to=applicant.email, template="account-exists", language=language, values={"store": store.name}
-        ),
-    ]
+    pieces = _pieces(parts, store, applicant, password_hash, token)
     subject_id = await parts.vault.subject_id(store.store_id, applicant.email)
     index = await parts.vault.blind_index(store.store_id, "email", applicant.email)
-    boxes, generation = await _sealed(parts, store.store_id, subject_id, [profile, credentials, *letters])
+    (profile, credentials, confirm_letter, exists_letter), generation = await _sealed(
+        parts, store.store_id, subject_id, pieces
+    )
+    person: dict[str, Any] = {"store_id": store.store_id, "subject_id": subject_id, "generation": generation}
     async with parts.database.session(store.store_id) as session:
         await guard(session, store.store_id, subject_id, generation)
         mails = Bound(b"mails" + index, parts.settings.mails_per_person, _HOUR)
         if await throttle.count(session, store.store_id, [mails], parts.clock()):
             return
-        known = await _has_account(session, store.store_id, index, generation)
-        if not known:
-            await _replace_sign_up(
-                session,
-                store_id=store.store_id,
-                subject_id=subject_id,
-                generation=generation,
-                email_index=index,
-                token_hash=_hash(token),
-                profile=boxes[0],
-                credentials=boxes[1],
-                started_at=parts.clock(),
-                expires_at=parts.clock() + SIGN_UP_LASTS,
-            )
-        mail.post(
+        if await _has_account(session, store.store_id, index, generation):
+            mail.post(session, exists_letter, **person)
+            return
+        await _replace_sign_up(
             session,
-            boxes[3] if known else boxes[2],
-            store_id=store.store_id,
-            subject_id=subject_id,
-            generation=generation,
+            **person,
+            email_index=index,
+            token_hash=_hash(token),
+            profile=profile,
+            credentials=credentials,
+            started_at=parts.clock(),
+            expires_at=parts.clock() + SIGN_UP_LASTS,
         )
+        mail.post(session, confirm_letter, **person)
+
+
+def _pieces(
+    parts: Parts, store: Store, applicant: Applicant, password_hash: str, token: str
+) -> tuple[Profile, Credentials, Letter, Letter]:
+    """Everything that either outcome needs, so that both seal the same: the account, and the two mails."""
+    to, language = applicant.email, applicant.language or store.language
+    link = _link(parts.settings.public_url, store.store_id, language, token)
+    values = {"store": store.name}
+    return (
+        Profile(email=to, name=applicant.name, language=language),
+        Credentials(password_hash=password_hash),
+        Letter(to=to, template="confirm-account", language=language, values={**values, "link": link}),
+        Letter(to=to, template="account-exists", language=language, values=values),
+    )
 
 
 async def _sealed(
-    parts: Parts, store_id: UUID, subject_id: UUID, pieces: list[Profile | Credentials | Letter]
+    parts: Parts, store_id: UUID, subject_id: UUID, pieces: Iterable[PersonalData]
 ) -> tuple[list[Sealed[Any]], int]:
     """Boxes in the same order, and the generation they all belong to: it begins here if the last one is over."""
     to_seal: list[ToSeal[Any]] = [ToSeal(piece, store_id, subject_id, begin=True) for piece in pieces]
