@@ -88,7 +88,9 @@ class EmbeddedBroker:
             timeout=min(_CONNECT_SECONDS, self._timeout),
             command_timeout=self._timeout,
             reset=_keep,
-            server_settings=_SERVER_SETTINGS,
+            server_settings=_SERVER_SETTINGS
+            # A member that is stopped inside its transaction must not keep the locks of its group.
+            | {"idle_in_transaction_session_timeout": f"{self._pace.lease_seconds / 2}s"},
         )
         with contextlib.suppress(BrokerUnavailable):
             await self.cluster_id()

@@ -1,17 +1,22 @@
 """What the embedded log promises beyond the contract: shares, retention, rights."""
 
+import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.local.databases import OWNER, app_role
 from deploy.local.postgres import PostgresServer
+from deploy.local.waiting import until
 from libs.common.broker import Record, Subscription
 from libs.common.broker.postgres import EmbeddedBroker
 from libs.common.broker.postgres_member import fair_share
@@ -103,3 +108,40 @@ def test_shares_add_up_and_differ_by_at_most_one(members: list[UUID], partitions
     shares = [fair_share(members, member, partitions, turn=turn) for member in members]
     assert sum(shares) == partitions
     assert max(shares) - min(shares) <= 1
+
+
+_STOPS_IN_A_TRANSACTION = """
+import asyncio, os, signal, sys
+from libs.common.broker.postgres import EmbeddedBroker
+from libs.common.broker.postgres_member import Member
+
+Member._compare_to_fair_share = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
+
+async def main():
+    broker = EmbeddedBroker(sys.argv[1], lease_seconds=1.5)
+    await broker.start()
+    async with broker.subscribe("g", ["t"]):
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_member_stopped_in_its_transaction_does_not_stop_the_group(
+    broker: EmbeddedBroker, url: str
+) -> None:
+    await broker.publish([Record("t", "a", b"0")])
+    stopped = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _STOPS_IN_A_TRANSACTION, url), cwd=Path(__file__).parents[3]
+    )
+    try:
+        await until(lambda: _is_stopped(stopped.pid), 30, "the member did not stop")
+        async with asyncio.timeout(30), broker.subscribe("g", ["t"]) as subscription:
+            assert await values(subscription, 1) == [b"0"]
+    finally:
+        stopped.kill()
+        await stopped.wait()
+
+
+async def _is_stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
