@@ -136,7 +136,8 @@ class Participant:
         answers = [
             sign(answer, store_id=store_id, key=self.key) for answer in await work(session, tasks, batch)
         ]
-        await jobs.save(session, store_id, answers)
+        # What failed is done again when it is asked again.
+        await jobs.save(session, store_id, [one for one in answers if one.outcome is not Outcome.FAILED])
         return answers
 
     async def _erase(
