@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, EmailStr, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, EmailStr, Field
 
 from libs.common.events.orders import OrderContact
 from libs.common.money import Money
@@ -29,10 +29,17 @@ class NewCart(BaseModel):
     secret: str
 
 
+def _is_number(value: object) -> object:
+    """In JSON 2.0 is an integer too; `true` and "2" are none."""
+    if isinstance(value, bool | str):
+        raise ValueError("not a number")
+    return value
+
+
 class LineQuantity(Body):
     """0 takes the line out of the cart."""
 
-    quantity: Annotated[int, Field(ge=0, le=MAXIMUM_QUANTITY, strict=True)]
+    quantity: Annotated[int, Field(ge=0, le=MAXIMUM_QUANTITY), BeforeValidator(_is_number)]
 
 
 class CartLineView(BaseModel):

@@ -279,7 +279,7 @@ async def test_staff_find_orders_by_an_address(shop: Shop) -> None:
     email = new_email()
     await shop.order()
     await shop.order(email=email)
-    path, staff = f"{shop.path}/orders/search", authorization(shop.id, Role.SUPPORT)
+    path, staff = f"{shop.path}/order-searches", authorization(shop.id, Role.SUPPORT)
     found = await shop.client.post(path, headers=staff, json={"email": email.title()})
     assert [order["number"] for order in found.json()["items"]] == ["1002"]
     nobody = await shop.client.post(path, headers=staff, json={"email": new_email()})

@@ -136,6 +136,75 @@ def _with_secret(reply: Response, cart_secret: str) -> Response:
     )
 
 
+# --- Lists and figures -----------------------------------------------------------------------------------
+
+
+@router.get("/orders", responses=refusals(401, 404))
+async def list_orders(
+    *,
+    store_id: StoreId,
+    caller: Member,
+    session: Session,
+    state: State | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[OrderSummary]:
+    """Newest first: all of the store's for staff, a customer's own for a customer."""
+    await known_store(session, store_id)
+    found, following = await orders.newest_first(
+        session,
+        store_id=store_id,
+        limit=limit,
+        cursor=cursor,
+        state=state,
+        customer=caller if caller.role is Role.CUSTOMER else None,
+    )
+    return Page(items=[_summary(order) for order in found], next=following)
+
+
+@router.post("/order-searches", responses=refusals(401, 403, 404))
+async def search_orders(
+    *,
+    store_id: StoreId,
+    wanted: Search,
+    _caller: Staff,
+    session: Session,
+    vault: OpenVault,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[OrderSummary]:
+    """Orders of one e-mail address, newest first. The address is in the body, since addresses end up in logs."""
+    await known_store(session, store_id)
+    await session.commit()
+    index = await checkout.email_index(vault, store_id=store_id, email=wanted.email)
+    found, following = await orders.newest_first(
+        session, store_id=store_id, limit=limit, cursor=cursor, email_index=index
+    )
+    return Page(items=[_summary(order) for order in found], next=following)
+
+
+@router.get("/reports/sales", responses=refusals(401, 403, 404))
+async def report_sales(
+    *,
+    store_id: StoreId,
+    _caller: Staff,
+    session: Session,
+    first_day: Annotated[date, Query(alias="from", description="First day, UTC.")],
+    last_day: Annotated[date, Query(alias="to", description="Last day, UTC.")],
+) -> SalesReport:
+    """What was sold: paid and fulfilled orders by the day they were placed. An erasure changes none of it."""
+    await known_store(session, store_id)
+    rows = await orders.sales(session, store_id=store_id, first_day=first_day, last_day=last_day)
+    return SalesReport(
+        first_day=first_day,
+        last_day=last_day,
+        sales=[
+            Sales(orders=count, pieces=pieces, total=Money(amount=amount, currency=currency))
+            for currency, count, pieces, amount in rows
+        ],
+    )
+
+
 # --- One order -------------------------------------------------------------------------------------------
 
 
@@ -227,75 +296,6 @@ async def fulfil_order(
         return _summary(order), f"/orders/v1/stores/{store_id}/orders/{order_id}"
 
     return await once(session, request, key, store_id=store_id, caller=str(caller.account_id), make=make)
-
-
-# --- Lists and figures -----------------------------------------------------------------------------------
-
-
-@router.get("/orders", responses=refusals(401, 404))
-async def list_orders(
-    *,
-    store_id: StoreId,
-    caller: Member,
-    session: Session,
-    state: State | None = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
-) -> Page[OrderSummary]:
-    """Newest first: all of the store's for staff, a customer's own for a customer."""
-    await known_store(session, store_id)
-    found, following = await orders.newest_first(
-        session,
-        store_id=store_id,
-        limit=limit,
-        cursor=cursor,
-        state=state,
-        customer=caller if caller.role is Role.CUSTOMER else None,
-    )
-    return Page(items=[_summary(order) for order in found], next=following)
-
-
-@router.post("/orders/search", responses=refusals(401, 403, 404))
-async def search_orders(
-    *,
-    store_id: StoreId,
-    wanted: Search,
-    _caller: Staff,
-    session: Session,
-    vault: OpenVault,
-    cursor: Cursor = None,
-    limit: Limit = 50,
-) -> Page[OrderSummary]:
-    """Orders of one e-mail address, newest first. The address is in the body, since addresses end up in logs."""
-    await known_store(session, store_id)
-    await session.commit()
-    index = await checkout.email_index(vault, store_id=store_id, email=wanted.email)
-    found, following = await orders.newest_first(
-        session, store_id=store_id, limit=limit, cursor=cursor, email_index=index
-    )
-    return Page(items=[_summary(order) for order in found], next=following)
-
-
-@router.get("/reports/sales", responses=refusals(401, 403, 404))
-async def report_sales(
-    *,
-    store_id: StoreId,
-    _caller: Staff,
-    session: Session,
-    first_day: Annotated[date, Query(alias="from", description="First day, UTC.")],
-    last_day: Annotated[date, Query(alias="to", description="Last day, UTC.")],
-) -> SalesReport:
-    """What was sold: paid and fulfilled orders by the day they were placed. An erasure changes none of it."""
-    await known_store(session, store_id)
-    rows = await orders.sales(session, store_id=store_id, first_day=first_day, last_day=last_day)
-    return SalesReport(
-        first_day=first_day,
-        last_day=last_day,
-        sales=[
-            Sales(orders=count, pieces=pieces, total=Money(amount=amount, currency=currency))
-            for currency, count, pieces, amount in rows
-        ],
-    )
 
 
 # --- Views -----------------------------------------------------------------------------------------------
