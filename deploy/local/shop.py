@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 
 PLATFORM_STORE = "00000000-0000-4000-8000-000000000001"
-CATALOGUE = Path(__file__).parent / "demo" / "catalogue.csv"
+CATALOGUE = Path(__file__).parent / "catalogue.csv"
 PASSWORD = "a long passphrase for a demo"  # noqa: S105 - of accounts that a demo makes
 _PATIENCE = 30.0
 

@@ -65,7 +65,7 @@ def start(service: str, *, level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("aiokafka", "httpx", "httpcore", "uvicorn.access"):
+    for noisy in ("aiokafka", "httpx", "httpcore", "uvicorn.access", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "aiokafka" else logging.WARNING)
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         _export(service)
