@@ -29,7 +29,7 @@ _LIBRARIES = (
     "libs.common.worker",
     "libs.common.mail",
     "libs.common.broker.connect",
-    "deploy.local.gateway",
+    "deploy.local.front",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.httptools_impl",

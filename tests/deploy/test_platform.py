@@ -8,7 +8,8 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -103,7 +104,8 @@ class Run:
         self.said: list[str] = []
 
     @classmethod
-    async def begin(cls, data: Path, port: int) -> "Run":
+    @asynccontextmanager
+    async def begin(cls, data: Path, port: int) -> AsyncGenerator["Run"]:
         own = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "deploy.local.run", f"--port={port}", f"--data={data}"),
@@ -112,7 +114,13 @@ class Run:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        return cls(process)
+        try:
+            yield cls(process)
+        finally:
+            # Its children end with it, so that a failing test leaves nothing behind.
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     async def says(self, words: str) -> str:
         assert self.process.stdout is not None
@@ -129,46 +137,48 @@ class Run:
         return await asyncio.wait_for(self.process.wait(), DRAIN_WITHIN + 20)
 
 
-async def test_make_run_stops_whole_and_finds_its_data_again(folder: Path) -> None:
-    data, port = folder / "run", free_port()
-    first = await Run.begin(data, port)
-    address = re.search(r"http\S+/products", await first.says("demo store  "))
-    assert address, first.said
-    await first.says("Ctrl-C stops everything")
-    family = psutil.Process(first.process.pid).children(recursive=True)
-    assert len(family) > len(SERVICES)
-
-    second = await Run.begin(data, free_port())
-    assert f"process {first.process.pid}" in await second.says("already runs")
-    assert await second.process.wait() == 1
-
-    assert await first.stop(signal.SIGINT) == 0
-    assert not [
-        process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+def running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [
+        process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     ]
 
-    again = await Run.begin(data, port)
-    await again.says("Ctrl-C stops everything")
-    assert not any("filling" in line for line in again.said)
-    async with httpx.AsyncClient() as client:
-        assert (await client.get(address[0])).json()["items"]
-    assert await again.stop(signal.SIGTERM) == 0
+
+async def test_make_run_stops_whole_and_finds_its_data_again(folder: Path) -> None:
+    data, port = folder / "run", free_port()
+    async with Run.begin(data, port) as first:
+        await first.says("Ctrl-C stops everything")
+        address = re.search(r"demo store\s+(http\S+/products)", "".join(first.said))
+        assert address, first.said
+        family = psutil.Process(first.process.pid).children(recursive=True)
+        assert len(family) > len(SERVICES)
+
+        async with Run.begin(data, free_port()) as second:
+            assert f"process {first.process.pid}" in await second.says("already runs")
+            assert await second.process.wait() == 1
+
+        assert await first.stop(signal.SIGINT) == 0
+        assert running(family) == []
+
+    async with Run.begin(data, port) as again:
+        await again.says("Ctrl-C stops everything")
+        assert not any("filling" in line for line in again.said)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(address[1])).json()["items"]
+        assert await again.stop(signal.SIGTERM) == 0
 
 
 async def test_make_run_can_be_stopped_while_it_starts(folder: Path) -> None:
-    run = await Run.begin(folder / "early", free_port())
-    await run.says("PostgreSQL")
-    family = psutil.Process(run.process.pid).children(recursive=True)
-    assert await run.stop(signal.SIGINT) == 0
-    assert not [
-        process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    async with Run.begin(folder / "early", free_port()) as run:
+        await run.says("PostgreSQL")
+        family = psutil.Process(run.process.pid).children(recursive=True)
+        assert await run.stop(signal.SIGINT) == 0
+        assert running(family) == []
 
 
 async def test_make_run_says_that_the_port_is_taken(folder: Path) -> None:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port=free_port())
     async with server:
         port = server.sockets[0].getsockname()[1]
-        run = await Run.begin(folder / "taken", port)
-        assert str(port) in await run.says("taken by another program")
-        assert await run.process.wait() == 1
+        async with Run.begin(folder / "taken", port) as run:
+            assert str(port) in await run.says("taken by another program")
+            assert await run.process.wait() == 1
