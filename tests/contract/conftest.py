@@ -1,0 +1,64 @@
+"""The whole platform in this process, for what must hold of every service alike."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from importlib import import_module
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from deploy.local.environment import SERVICES
+from deploy.local.gateway import Gateway
+from services.privacy.settings import present
+from tests.contract.house import Furnished, House, Person, furnish, merchant_of
+from tests.privacy.keyring.conftest import RunningKeyring, settings_of
+from tests.tokens import client_of, running
+
+
+@pytest.fixture(scope="session")
+async def keyring(platform_environment: Mapping[str, str]) -> AsyncIterator[RunningKeyring]:
+    async with httpx.AsyncClient() as http:
+        keyring = RunningKeyring(settings_of(platform_environment), platform_environment, http)
+        await keyring.start()
+        yield keyring
+        await keyring.close()
+
+
+@pytest.fixture(scope="session")
+async def house(platform_environment: Mapping[str, str], keyring: RunningKeyring) -> AsyncIterator[House]:
+    """Every service, configured by the environment as a process of its own would be."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**platform_environment, "KEYRING_URL": keyring.url}.items():
+            patch.setenv(name, value)
+        present.cache_clear()
+        apps = {service: _app(service) for service in SERVICES}
+        async with AsyncExitStack() as stack:
+            for app in apps.values():
+                await stack.enter_async_context(running(app, keys_of=apps["identity"]))
+            client = await stack.enter_async_context(client_of(Gateway(apps, Starlette()), timeout=30))
+            yield House(apps, client)
+    present.cache_clear()
+
+
+def _app(service: str) -> Any:
+    settings = import_module(f"services.{service}.settings").Settings()
+    return import_module(f"services.{service}.app").create_app(settings)
+
+
+@pytest.fixture(scope="session")
+async def merchant(house: House) -> Person:
+    return await merchant_of(house)
+
+
+@pytest.fixture(scope="session")
+async def ours(house: House, merchant: Person) -> Furnished:
+    """The store whose people call."""
+    return await furnish(house, merchant)
+
+
+@pytest.fixture(scope="session")
+async def theirs(house: House, merchant: Person) -> Furnished:
+    """Another store, with the same kinds of things in it."""
+    return await furnish(house, merchant)

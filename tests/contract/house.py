@@ -1,0 +1,215 @@
+"""The five services in one process over real databases and a real keyring, and stores with something of everything."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy import select, text
+
+from libs.common.auth import PLATFORM_STORE, Role
+from libs.common.broker import Record
+from libs.common.db import Database
+from libs.common.events import decode
+from libs.common.inbox import Handlers
+from libs.common.mail import Letter, WaitingLetter
+from libs.common.personal.data import Sealed
+from libs.common.personal.vault import Vault
+from libs.common.personal.vocabulary import Purpose
+from tests.deliveries import hand_over
+from tests.tokens import authorization
+
+PASSWORD = "correct horse battery staple"
+ADDRESS = {"line1": "1 rue de la Paix", "postcode": "75002", "city": "Paris", "country": "FR"}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with a confirmed account, signed in."""
+
+    email: str
+    access_token: str
+    refresh_token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.access_token}"}
+
+
+@dataclass(frozen=True)
+class House:
+    """All services behind one client, as the gateway mounts them, and a hand that carries events."""
+
+    apps: Mapping[str, FastAPI]
+    http: httpx.AsyncClient
+
+    def database(self, service: str) -> Database:
+        return self.apps[service].state.database
+
+    async def call(self, method: str, path: str, *, expect: int = 200, **options: Any) -> Any:
+        answer = await self.http.request(method, path, **options)
+        assert answer.status_code == expect, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    async def carry(self, store_id: UUID) -> None:
+        """Carry a store's events to everybody who hears them, until nobody has anything more to say."""
+        while [service for service in self.apps if await self._carry_from(service, store_id)]:
+            pass
+
+    async def _carry_from(self, service: str, store_id: UUID) -> int:
+        taken = text("""
+            UPDATE outbox SET sent_at = now() WHERE store_id = :store_id AND sent_at IS NULL
+            RETURNING id, topic, key, headers, payload
+        """)
+        async with self.database(service).session(store_id) as session:
+            rows = (await session.execute(taken, {"store_id": store_id})).all()
+        for row in sorted(rows, key=lambda row: row.id):
+            event = decode(Record(row.topic, row.key, row.payload, row.headers))
+            for hearer in self.apps:
+                handlers: Handlers = import_module(f"services.{hearer}.consumer").HANDLERS
+                if type(event.data) in handlers:
+                    await hand_over(handlers, self.database(hearer), [event])
+        return len(rows)
+
+    async def person(self, store_id: UUID, email: str | None = None) -> Person:
+        """A new account, confirmed with the link of its mail, and signed in."""
+        email = email or f"person-{uuid4().hex[:12]}@vitrine.example"
+        stores = f"/identity/v1/stores/{store_id}"
+        await self.call(
+            "POST",
+            f"{stores}/accounts",
+            json={"email": email, "password": PASSWORD, "name": "A person"},
+            expect=202,
+        )
+        await self.call("POST", f"{stores}/confirmations", json={"token": await self._token(store_id, email)})
+        body = {"grant_type": "password", "email": email, "password": PASSWORD}
+        tokens = await self.call("POST", f"{stores}/tokens", json=body)
+        return Person(email, tokens["access_token"], tokens["refresh_token"])
+
+    async def _token(self, store_id: UUID, email: str) -> str:
+        vault: Vault = self.apps["identity"].state.vault
+        subject_id = await vault.subject_id(store_id, email)
+        async with self.database("identity").session(store_id) as session:
+            box = await session.scalar(
+                select(WaitingLetter.box).where(WaitingLetter.subject_id == subject_id)
+            )
+        assert box is not None
+        letter = await vault.open(
+            Sealed(Letter, box), store_id=store_id, subject_id=subject_id, purpose=Purpose.SERVICE_MAIL
+        )
+        found = re.search(r"token=([\w-]+)", letter.values["link"])
+        assert found is not None
+        return found[1]
+
+
+@dataclass(frozen=True)
+class Furnished:
+    """A store with one of everything that has an address of its own."""
+
+    id: UUID
+    customer: Person
+    objects: Mapping[str, str]
+    """By the name of their path parameter."""
+    secrets: Mapping[str, str]
+    """The headers that show the cart and the order."""
+
+    def staff(self, role: Role = Role.MANAGER, **claims: Any) -> dict[str, str]:
+        return authorization(self.id, role, **claims)
+
+
+async def furnish(house: House, merchant: Person) -> Furnished:
+    """Open a store, import and sell one product, pay for it, and ask for the customer's data."""
+    slug = f"shop-{uuid4().hex[:12]}"
+    body = {"name": "Papeterie", "slug": slug, "country": "FR", "currency": "EUR"}
+    opened = await house.call("POST", "/identity/v1/stores", json=body, headers=merchant.headers, expect=201)
+    store_id = UUID(opened["id"])
+    await house.carry(store_id)
+    customer = await house.person(store_id)
+    manager = authorization(store_id)
+    product = await _product(house, store_id, manager)
+    await house.carry(store_id)
+    sold = await _sold(house, store_id, customer, product["variants"][0]["id"])
+    await house.carry(store_id)
+    payment = await house.call(
+        "POST",
+        f"/billing/v1/stores/{store_id}/orders/{sold['id']}/payments",
+        json={"amount": sold["total"], "method": "bank_transfer", "received_on": sold["day"]},
+        headers=manager,
+        expect=201,
+    )
+    await house.carry(store_id)
+    request = await house.call(
+        "POST",
+        f"/privacy/v1/stores/{store_id}/requests",
+        json={"right": "access", "email": customer.email},
+        headers=customer.headers,
+        expect=201,
+    )
+    sessions = await house.call("GET", f"/identity/v1/stores/{store_id}/sessions", headers=customer.headers)
+    return Furnished(
+        store_id,
+        customer,
+        objects={
+            "product_id": product["id"],
+            "handle": product["handle"],
+            "variant_id": product["variants"][0]["id"],
+            "import_id": product["import_id"],
+            "cart_id": sold["cart_id"],
+            "order_id": sold["id"],
+            "invoice_id": payment["invoice_id"],
+            "session_id": sessions["items"][0]["id"],
+            "request_id": request["id"],
+            "slug": slug,
+        },
+        secrets={"Cart-Secret": sold["cart_secret"], "Order-Secret": sold["view_secret"]},
+    )
+
+
+_SHEET = (
+    "Handle,Title,Body (HTML),Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
+)
+
+
+async def _product(house: House, store_id: UUID, manager: dict[str, str]) -> Any:
+    products = f"/catalog/v1/stores/{store_id}"
+    sheet = _SHEET + "pen,Pen,A pen,Title,Default Title,PEN-1,1000,2.50\n"
+    imported = await house.call(
+        "POST",
+        f"{products}/imports",
+        files={"file": ("products.csv", sheet.encode(), "text/csv")},
+        headers=manager,
+        expect=201,
+    )
+    product = await house.call("GET", f"{products}/products/by-handle/pen")
+    return product | {"import_id": imported["id"]}
+
+
+async def _sold(house: House, store_id: UUID, customer: Person, variant_id: str) -> Any:
+    """An order of the customer's; the cart's secret among what is known of it."""
+    orders = f"/orders/v1/stores/{store_id}"
+    cart = await house.call("POST", f"{orders}/carts", expect=201)
+    secret = {"Cart-Secret": cart["secret"]}
+    await house.call(
+        "PUT", f"{orders}/carts/{cart['id']}/lines/{variant_id}", json={"quantity": 2}, headers=secret
+    )
+    contact = {"name": "A person", "email": customer.email, "address": ADDRESS}
+    order = await house.call(
+        "POST",
+        f"{orders}/orders",
+        json={"cart_id": cart["id"], "contact": contact, "payment_method": "bank_transfer"},
+        headers=customer.headers | secret,
+        expect=201,
+    )
+    day = (await house.call("GET", f"{orders}/orders/{order['id']}", headers=customer.headers))["placed_at"][
+        :10
+    ]
+    return order | {"cart_id": cart["id"], "cart_secret": cart["secret"], "day": day}
+
+
+async def merchant_of(house: House) -> Person:
+    """An account of the platform's own store."""
+    return await house.person(PLATFORM_STORE)
