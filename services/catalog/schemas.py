@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from libs.common.money import MAXIMUM, Money
 from libs.common.text import Text
@@ -50,8 +50,11 @@ Handle = Annotated[
 ]
 Description = Annotated[Text, Field(max_length=LONGEST_DESCRIPTION, description="Plain text.")]
 Amount = Annotated[int, Field(ge=0, le=MAXIMUM, description="Minor units of the store's currency.")]
-OnHand = Annotated[int, Field(ge=-MAXIMUM_STOCK, le=MAXIMUM_STOCK, description="Pieces, promised or not.")]
-Grams = Annotated[int, Field(ge=0, le=MAXIMUM_GRAMS)]
+Price = Annotated[Amount, Field(strict=True)]
+OnHand = Annotated[
+    int, Field(strict=True, ge=-MAXIMUM_STOCK, le=MAXIMUM_STOCK, description="Pieces, promised or not.")
+]
+Grams = Annotated[int, Field(strict=True, ge=0, le=MAXIMUM_GRAMS)]
 
 
 class _In(BaseModel):
@@ -195,11 +198,11 @@ class NewVariant(_In):
 
     choice: Annotated[list[Title], Field(max_length=MAXIMUM_OPTIONS)] = []
     sku: Sku | None = None
-    price: Amount
-    compare_at: Amount | None = None
+    price: Price
+    compare_at: Price | None = None
     on_hand: OnHand = 0
     grams: Grams = 0
-    backorder: bool = False
+    backorder: StrictBool = False
 
 
 class NewProduct(_In):
@@ -236,10 +239,10 @@ class VariantChange(_In):
     """What is named changes; the rest stays."""
 
     sku: Sku | None = None
-    price: Amount = 0
-    compare_at: Amount | None = None
+    price: Price = 0
+    compare_at: Price | None = None
     grams: Grams = 0
-    backorder: bool = False
+    backorder: StrictBool = False
 
 
 class StockCount(_In):

@@ -223,7 +223,7 @@ _DOCUMENT = f"""
                           grams, greatest(0, on_hand - reserved) AS available, backorder
                    FROM variant WHERE product_id = product.id
                ) AS offered) AS variants,
-               version, updated_at
+               version, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at
     ) AS document)]
     FROM product WHERE store_id = $1::uuid
 """  # noqa: S608 - made of this module's words

@@ -183,7 +183,8 @@ def span_prices(product: Product, variants: Sequence[Variant]) -> None:
 
 
 async def publish_changed(session: AsyncSession, product: Product) -> None:
-    """A new version of a product that the session holds, told to everybody."""
+    """A new version of a product that the session holds, told to everybody. Raises HandleTaken, SkuTaken."""
+    await flush(session)
     variants = (
         await session.scalars(
             select(Variant)

@@ -46,7 +46,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FURTHER_OPTION = re.compile(r"option(?:[4-9]|[1-9][0-9]+) (?:name|value)")
 _HANDLE = re.compile(HANDLE)
 _IMAGE = re.compile(IMAGE_ADDRESS)
-_PRICE = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,10}))?")
+_PRICE = re.compile(r"([0-9]{1,13})(?:\.([0-9]{1,10}))?")
 _WHOLE = re.compile(r"(-?[0-9]{1,12})(?:\.0+)?")
 
 Word = TypeVar("Word", bound=StrEnum | bool)
