@@ -27,7 +27,8 @@ class Forged(Exception):
 def sign(answer: TaskAnswered, *, store_id: UUID, key: ECKey) -> TaskAnswered:
     """The answer with its signature."""
     body = _signed(answer.model_dump(mode="json"), store_id)
-    head, _, signature = jws.serialize_compact({"alg": ALGORITHM, "kid": key.kid}, body, key).split(".")
+    header = {"alg": ALGORITHM} | ({"kid": key.kid} if key.kid else {})
+    head, _, signature = jws.serialize_compact(header, body, key).split(".")
     return answer.model_copy(update={"signature": f"{head}..{signature}"})
 
 
