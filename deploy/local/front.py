@@ -49,13 +49,17 @@ def front(
     services: Sequence[str],
     mailbox: Mailbox | None,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
+    demo_store: Path | None = None,
 ) -> Starlette:
-    """The application that answers what belongs to no service."""
+    """The application that answers what belongs to no service.
 
-    async def home(request: Request) -> Response:
-        return _page(
-            "front.html", services={name: ABOUT.get(name, "") for name in services}, url=_origin(request)
-        )
+    `demo_store` is where a few lines about the demo store appear once it is filled.
+    """
+
+    def home(request: Request) -> Response:
+        about = {name: ABOUT.get(name, "") for name in services}
+        store = demo_store.read_text() if demo_store and demo_store.exists() else ""
+        return _page("front.html", services=about, url=_origin(request), store=store)
 
     async def missing(_request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

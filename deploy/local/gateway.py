@@ -33,7 +33,12 @@ class Gateway:
         await self._services.get(segment, self._front)(scope, receive, send)
 
 
-def create_gateway(services: Mapping[str, FastAPI], mailbox: Mailbox | None, smtp_port: int = 0) -> Gateway:
+def create_gateway(
+    services: Mapping[str, FastAPI],
+    mailbox: Mailbox | None,
+    smtp_port: int = 0,
+    demo_store: Path | None = None,
+) -> Gateway:
     """The gateway over these services; it starts and stops them with itself, and receives mail if asked to."""
 
     @asynccontextmanager
@@ -45,7 +50,7 @@ def create_gateway(services: Mapping[str, FastAPI], mailbox: Mailbox | None, smt
                 await stack.enter_async_context(service.router.lifespan_context(service))
             yield
 
-    return Gateway(services, front(list(services), mailbox, lifespan))
+    return Gateway(services, front(list(services), mailbox, lifespan, demo_store))
 
 
 def serve(app: ASGIApp, port: int) -> None:
@@ -71,11 +76,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--mailbox", type=Path, help="folder of the mailbox; without it no mail is received")
     parser.add_argument("--smtp-port", type=int, default=0)
+    parser.add_argument("--demo-store", type=Path, help="a text that the front page shows")
     options = parser.parse_args()
     telemetry.start("gateway")
     services = {name: _create_app(name) for name in SERVICES}
     mailbox = Mailbox(options.mailbox) if options.mailbox else None
-    serve(create_gateway(services, mailbox, options.smtp_port), options.port)
+    serve(create_gateway(services, mailbox, options.smtp_port, options.demo_store), options.port)
 
 
 def _create_app(service: str) -> FastAPI:

@@ -72,6 +72,7 @@ class Platform:
         self.broker = broker
         self.environment: dict[str, str] = {}
         self.processes: dict[str, Child] = {}
+        self.demo_store = self.data / "demo-store.txt"
         self.postgres = PostgresServer(self.data / "postgres", fast=fast)
         self.kafka: KafkaServer | None = None
         self._nursery = Nursery(self.data / "logs" / "nursery.log")
@@ -210,12 +211,10 @@ class Platform:
 
         if "KEYRING_URL" not in os.environ:
             child("keyring", "deploy.local.keyring", ("keyring", "destructions"), f"--port={keyring_port}")
-        mailbox = (
-            ()
-            if "SMTP_URL" in os.environ
-            else (f"--mailbox={self.data / 'mailbox'}", f"--smtp-port={smtp_port}")
-        )
-        child("gateway", "deploy.local.gateway", SERVICES, f"--port={self.port}", *mailbox)
+        own_mail = (f"--mailbox={self.data / 'mailbox'}", f"--smtp-port={smtp_port}")
+        mail = () if "SMTP_URL" in os.environ else own_mail
+        arguments = (f"--port={self.port}", f"--demo-store={self.demo_store}", *mail)
+        child("gateway", "deploy.local.gateway", SERVICES, *arguments)
         for service in SERVICES:
             child(f"{service}-worker", f"services.{service}.worker", (service,))
 

@@ -55,8 +55,7 @@ async def serve(port: int, data: Path, broker: str) -> None:
 
 async def _seed(platform: Platform) -> None:
     """Make the demo store once; a failure is shown, stops nothing, and is tried again at the next start."""
-    marker = platform.data / "demo-store.txt"
-    if marker.exists():
+    if platform.demo_store.exists():
         return
     say("  filling the demo store …")
     seeding = await asyncio.create_subprocess_exec(
@@ -72,18 +71,17 @@ async def _seed(platform: Platform) -> None:
         seeding.kill()
         raise
     if seeding.returncode == 0:
-        marker.write_bytes(words)
+        platform.demo_store.write_bytes(words)
     else:
         say("  the demo store could not be made: " + problems.decode(errors="replace").strip()[-500:])
 
 
 def _welcome(platform: Platform, seconds: float) -> None:
-    marker = platform.data / "demo-store.txt"
     say(f"\nReady in {seconds:.1f} s: {platform.url}\n")
     say(f"  start here   {platform.url}/")
     say(f"  mails        {platform.url}/mailbox")
-    if marker.exists():
-        for line in marker.read_text().splitlines():
+    if platform.demo_store.exists():
+        for line in platform.demo_store.read_text().splitlines():
             say(f"  {line}")
     say(f"  see it all   VITRINE_URL={platform.url} make demo   (in a second terminal)")
     say(f"  logs         {platform.data / 'logs'}")

@@ -42,7 +42,8 @@ class Running:
         self.smtp_port = free_port()
         self.port = free_port()
         services = {name: a_service(name, self.started) for name in ("catalog", "orders")}
-        gateway = create_gateway(services, self.mailbox, self.smtp_port)
+        self.demo_store = folder / "demo-store.txt"
+        gateway = create_gateway(services, self.mailbox, self.smtp_port, self.demo_store)
         self.server = uvicorn.Server(
             uvicorn.Config(gateway, host="127.0.0.1", port=self.port, log_config=None, lifespan="on")
         )
@@ -123,6 +124,14 @@ async def test_the_front_page_leads_to_every_service_and_loads_nothing(client: h
     assert "src=" not in page.text
     assert "url(" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+async def test_the_front_page_shows_the_demo_store_once_it_is_filled(
+    running: Running, client: httpx.AsyncClient
+) -> None:
+    assert "demo store" not in (await client.get("/")).text
+    running.demo_store.write_text("demo store   http://127.0.0.1:8000/catalog/v1/stores/1/products\n")
+    assert 'href="http://127.0.0.1:8000/catalog/v1/stores/1/products"' in (await client.get("/")).text
 
 
 async def test_a_mail_is_received_listed_and_shown(running: Running, client: httpx.AsyncClient) -> None:
