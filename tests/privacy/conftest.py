@@ -97,6 +97,17 @@ async def keyring(
     await running.close()
 
 
+@pytest.fixture
+async def own_keyring(
+    privacy_environment: Mapping[str, str], http: httpx.AsyncClient
+) -> AsyncIterator[RunningKeyring]:
+    """A keyring for one test, to be stopped by it."""
+    running = RunningKeyring(settings_of(privacy_environment), privacy_environment, http)
+    await running.start()
+    yield running
+    await running.close()
+
+
 @pytest.fixture(scope="session")
 async def privacy_settings(privacy_environment: Mapping[str, str], keyring: RunningKeyring) -> Settings:
     return settings.present().model_copy(update={"keyring_url": keyring.url})
