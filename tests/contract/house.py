@@ -15,12 +15,14 @@ from libs.common.auth import PLATFORM_STORE, Role
 from libs.common.broker import Record
 from libs.common.db import Database
 from libs.common.events import decode
+from libs.common.events.orders import OrderConfirmed
 from libs.common.inbox import Handlers
 from libs.common.mail import Letter, WaitingLetter
 from libs.common.personal.data import Sealed
 from libs.common.personal.vault import Vault
 from libs.common.personal.vocabulary import Purpose
-from tests.deliveries import hand_over
+from services.billing import consumer as billing
+from tests.deliveries import deliver, hand_over
 from tests.tokens import authorization
 
 PASSWORD = "correct horse battery staple"
@@ -149,6 +151,10 @@ async def furnish(house: House, merchant: Person) -> Furnished:
         headers=customer.headers,
         expect=201,
     )
+    # Billing hears of an order before it hears that the order was placed.
+    early = OrderConfirmed(order_id=uuid4(), version=2)
+    await deliver(billing.HANDLERS, house.database("billing"), store_id, early)
+    await house.carry(store_id)
     sessions = await house.call("GET", f"/identity/v1/stores/{store_id}/sessions", headers=customer.headers)
     return Furnished(
         store_id,
