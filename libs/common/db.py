@@ -4,14 +4,15 @@ Row-level security is the net under every query: a session that is bound to no s
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import orjson
-from asyncpg import PostgresError
+from asyncpg import InternalClientError, PostgresError
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +24,7 @@ from libs.common.errors import Unavailable
 ALL_STORES = "*"
 """The scope of a worker's own machinery and of the few look-ups that cross stores, each opened by name."""
 
+_NOTIFY = "SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel"
 _BIND_STORE = text("SELECT set_config('app.store', :store, true)")
 
 
@@ -71,11 +73,21 @@ class Database:
             pool_recycle=1800,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
-            connect_args={"timeout": 5, "command_timeout": 30, "server_settings": {"jit": "off"}},
+            connect_args={
+                "timeout": 5,
+                "command_timeout": 30,
+                "server_settings": {
+                    "jit": "off",
+                    # A process that was stopped in mid-transaction must not keep its locks for ever.
+                    "idle_in_transaction_session_timeout": "60s",
+                },
+            },
         )
         self._sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, sync_session_class=_StoreSession
         )
+        self._to_ring: set[str] = set()
+        self._ringing: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def session(self, store_id: UUID | str) -> AsyncGenerator[AsyncSession]:
@@ -85,6 +97,7 @@ class Database:
                 bind_store(session, store_id)
                 yield session
                 await session.commit()
+                self._ring(session.info.get("rings", ()))
         except Exception as error:
             if is_outage(error):
                 raise Unavailable from error
@@ -122,9 +135,33 @@ class Database:
         """One transaction over all stores: for machinery, never for a request of a store's caller."""
         return self.session(ALL_STORES)
 
+    def _ring(self, channels: Iterable[str]) -> None:
+        self._to_ring.update(channels)
+        if self._to_ring and (self._ringing is None or self._ringing.done()):
+            self._ringing = asyncio.create_task(self._ring_until_quiet())
+
+    async def _ring_until_quiet(self) -> None:
+        """One notification stands for all that were asked for while the last one was under way."""
+        while self._to_ring:
+            channels = sorted(self._to_ring)
+            self._to_ring.clear()
+            with contextlib.suppress(Exception):  # a hint that is lost costs one interval of polling
+                async with self._driver() as driver:
+                    await driver.execute(_NOTIFY, channels)
+
     async def close(self) -> None:
         """Give every connection back."""
+        if self._ringing is not None:
+            await self._ringing
         await self.engine.dispose()
+
+
+def ring_after_commit(session: AsyncSession, channel: str) -> None:
+    """Wake whoever listens on a channel of this database, once the session has committed.
+
+    Not within the transaction: a NOTIFY there makes all commits of the server queue for one lock.
+    """
+    session.info.setdefault("rings", set()).add(channel)
 
 
 def _to_json(value: object) -> str:
@@ -150,7 +187,7 @@ async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
 
 def is_outage(error: BaseException) -> bool:
     """Whether PostgreSQL, and not the statement, is what failed: unreachable, restarting, full, locked by others."""
-    if isinstance(error, (PoolTimeout, InterfaceError, ConnectionError, asyncio.TimeoutError)):
+    if isinstance(error, (PoolTimeout, InterfaceError, ConnectionError, TimeoutError, InternalClientError)):
         return True
     if isinstance(error, DBAPIError):
         state = str(getattr(error.orig, "sqlstate", "") or getattr(error.orig, "pgcode", ""))

@@ -20,7 +20,7 @@ from sqlalchemy import Index, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Base, impersonal
+from libs.common.db import Base, impersonal, ring_after_commit
 from libs.common.personal.data import KINDS, PersonalData, Sealed
 from libs.common.personal.vault import KeyDestroyed, KeyRestricted
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
@@ -101,6 +101,7 @@ def post(
             box=letter.payload,
         )
     )
+    ring_after_commit(session, CHANNEL)
 
 
 # Skipping locked rows reorders letters, which is harmless, and lets several workers share the spool.

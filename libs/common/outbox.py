@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.broker import Broker, BrokerError, Record
-from libs.common.db import Base, Database, impersonal
+from libs.common.db import Base, Database, impersonal, ring_after_commit
 from libs.common.errors import Unavailable
 from libs.common.events import MAXIMUM_BYTES, Event, envelope_of, headers_of
 from libs.common.listen import Listener
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 BUCKETS = 16
 CHANNEL = "outbox"
-"""NOTIFY channel: a trigger on the table rings it, so that no command pays a round trip for the hint."""
+"""NOTIFY channel, rung after the commit of a command that published."""
 KEPT_FOR = timedelta(days=7)
 """The longest loss of the broker that can be made good by publishing again."""
 _BATCH = 500
@@ -86,6 +86,7 @@ async def publish_all(session: AsyncSession, events: Sequence[Event], *, store_i
     await session.flush()
     traceparent = current_traceparent()
     await session.execute(insert(OutboxRow), [_row(event, store_id, source, traceparent) for event in events])
+    ring_after_commit(session, CHANNEL)
 
 
 def _row(event: Event, store_id: UUID, source: str, traceparent: str | None) -> dict[str, Any]:

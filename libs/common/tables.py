@@ -140,18 +140,6 @@ _FIRST = (
         announced_at timestamptz NOT NULL
     )
     """,
-    """
-    CREATE FUNCTION ring() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM pg_notify(TG_ARGV[0], ''); RETURN NULL; END $$
-    """,
-    """
-    CREATE TRIGGER ring_outbox AFTER INSERT ON outbox
-    FOR EACH STATEMENT EXECUTE FUNCTION ring('outbox')
-    """,
-    """
-    CREATE TRIGGER ring_letters AFTER INSERT ON waiting_letter
-    FOR EACH STATEMENT EXECUTE FUNCTION ring('letters')
-    """,
 )
 
 

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from libs.common import idempotency, inbox, outbox, telemetry
-from libs.common.broker import Broker, BrokerError
+from libs.common.broker import RETENTION, Broker, BrokerError
 from libs.common.broker.connect import connect
 from libs.common.db import Database
 from libs.common.errors import Unavailable
@@ -133,7 +133,11 @@ class Worker:
             return None
 
         async def live(_request: Request) -> JSONResponse:
-            stalled = await self._consumer.stalled_for()
+            try:
+                stalled = await self._consumer.stalled_for()
+            except BrokerError:
+                # A restart brings no broker back.
+                stalled = 0.0
             status = 503 if stalled > STALLED_AFTER else 200
             return JSONResponse({"stalled_seconds": round(stalled, 1)}, status_code=status)
 
@@ -161,6 +165,7 @@ def _housekeeping(consumer: Consumer) -> list[Duty]:
         await outbox.purge(work.database)
         await inbox.purge(work.database)
         await idempotency.purge(work.database)
+        await work.broker.purge(RETENTION)
         return 0
 
     return [

@@ -117,7 +117,7 @@ HANDLERS: Handlers = {
 }
 
 DUTIES: Sequence[Duty] = (
-    Duty("keyring", duties.ask_keyring, timedelta(seconds=1), channel="keyring_tasks"),
+    Duty("keyring", duties.ask_keyring, timedelta(seconds=1), channel=engine.KEYRING_TASKS),
     Duty("issue again", duties.issue_again, timedelta(seconds=1)),
     Duty("write letters", letters.write, timedelta(seconds=1), channel=engine.NOTICES),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),

@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import ring_after_commit
 from libs.common.events import Event
 from libs.common.events.privacy import ExportChunk, KeysDestroyed, TaskIssued, Verb
 from libs.common.outbox import publish_all
@@ -34,6 +35,8 @@ from services.privacy.models import Request
 logger = logging.getLogger(__name__)
 
 SOURCE = "privacy"
+KEYRING_TASKS = "keyring_tasks"
+"""NOTIFY channel: the keyring is to be asked."""
 NOTICES = "notices"
 """NOTIFY channel: a mail is to be written."""
 _PAUSES = {"first": FIRST_PAUSE.total_seconds(), "longest": LONGEST_PAUSE.total_seconds()}
@@ -253,7 +256,6 @@ _WAIT_AGAIN = text("""
     FROM request
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
 """)
-_RING = text(f"NOTIFY {NOTICES}")
 
 
 async def _move_on(session: AsyncSession, store_id: UUID, requests: Mapping[UUID, Row[Any]]) -> None:
@@ -270,12 +272,13 @@ async def _move_on(session: AsyncSession, store_id: UUID, requests: Mapping[UUID
     if checked := turned[State.CHECKING]:
         await _turn(session, store_id, checked, State.CHECKING)
         await session.execute(_ADD_CHECKS, {"ids": _ids(checked), "store_id": store_id, **_PAUSES})
+        ring_after_commit(session, KEYRING_TASKS)
         await publish_all(
             session, [task(one, Verb.VERIFY_ERASED) for one in checked], store_id=store_id, source=SOURCE
         )
     if completed := turned[State.COMPLETED]:
         await _turn(session, store_id, completed, State.COMPLETED)
-        await session.execute(_RING)
+        ring_after_commit(session, NOTICES)
     if anew := turned[State.RUNNING]:
         await _turn(session, store_id, anew, State.RUNNING)
         await _ask_anew(session, store_id, anew)
@@ -305,6 +308,7 @@ async def _ask_anew(session: AsyncSession, store_id: UUID, requests: Sequence[Ro
     await session.execute(_NEXT_ROUND, values)
     await session.execute(_DROP_CHECKS, values)
     await session.execute(_WAIT_AGAIN, {**values, **_PAUSES})
+    ring_after_commit(session, KEYRING_TASKS)
 
 
 def task(

@@ -137,6 +137,10 @@ class Broker(Protocol):
         """
         ...
 
+    async def purge(self, older_than: timedelta) -> int:
+        """Delete records by age where the log does not do so by itself. Raises BrokerUnavailable."""
+        ...
+
     async def cluster_id(self) -> str:
         """Identity of the log itself: a new value means that everything before is gone.
 

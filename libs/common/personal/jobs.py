@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Base, Database, impersonal
+from libs.common.db import Base, Database, impersonal, ring_after_commit
 from libs.common.events.privacy import TaskAnswered, TaskIssued, Verb
 from libs.common.personal.erasure import Asked, parameters
 from libs.common.personal.export import Gathering
@@ -128,7 +128,6 @@ _NOTE = text("""
         issued_at = excluded.issued_at
     WHERE job.round < excluded.round
 """)
-_RING = text(f"NOTIFY {CHANNEL}")
 
 
 async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]) -> None:
@@ -144,7 +143,7 @@ async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued
         "generations": [task.generation for task in tasks],
     }
     await session.execute(_NOTE, values)
-    await session.execute(_RING)
+    ring_after_commit(session, CHANNEL)
 
 
 _CANCEL = text("""

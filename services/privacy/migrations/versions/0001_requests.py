@@ -119,8 +119,3 @@ def upgrade() -> None:
     op.create_index("ix_download_expires_at", "download", ["expires_at"])
     op.create_index("ix_download_subject", "download", ["store_id", "subject_id"])
     isolate_stores("request", "task", "export_chunk", "download")
-    # A request of somebody, and a phase that begins, wake the duty that speaks to the keyring.
-    op.execute("""
-        CREATE TRIGGER ring_keyring_tasks AFTER INSERT ON task
-        FOR EACH STATEMENT EXECUTE FUNCTION ring('keyring_tasks')
-    """)

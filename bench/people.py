@@ -1,0 +1,182 @@
+"""Fills a store with people, each with an account, two paid orders and their invoices, sealed as the services would.
+
+The services' own tables and kinds are used, so what is measured over them is what production would meet; only the
+way in is shorter than a checkout for each.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from sqlalchemy import insert
+
+from libs.common.db import Database
+from libs.common.events.orders import Address, OrderContact
+from libs.common.personal.data import PersonalData
+from libs.common.personal.keys import KeyringClient
+from libs.common.personal.vault import SealedFor, ToSeal, Vault
+from services.billing.kinds import InvoiceContact
+from services.billing.models import Invoice, Receivable
+from services.identity.kinds import Credentials, Profile
+from services.identity.models import Account
+from services.orders.domain import State
+from services.orders.models import Order, OrderLine
+
+ORDERS_EACH = 2
+_BATCH = 500
+_AT_ONCE = 3
+_ADDRESS = Address(line1="1 rue de la Mesure", postcode="75001", city="Paris", country="FR")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who can use a right."""
+
+    subject_id: UUID
+    email: str
+
+
+class Crowd:
+    """The people of one store."""
+
+    def __init__(self, environment: Mapping[str, str], store_id: UUID, variant_id: UUID) -> None:
+        self._environment = environment
+        self._store_id = store_id
+        self._variant_id = variant_id
+        self.people: list[Person] = []
+
+    async def grow_to(self, number: int) -> None:
+        """Add people until there are so many."""
+        async with httpx.AsyncClient(timeout=60) as http:
+            tools = {name: self._tools(name, http) for name in ("identity", "orders", "billing")}
+            starts = range(len(self.people), number, _BATCH)
+            gate = asyncio.Semaphore(_AT_ONCE)
+
+            async def add(start: int) -> list[Person]:
+                async with gate:
+                    return await self._add(tools, range(start, min(start + _BATCH, number)))
+
+            for people in await asyncio.gather(*(add(start) for start in starts)):
+                self.people += people
+            for _, database in tools.values():
+                await database.close()
+
+    def _tools(self, service: str, http: httpx.AsyncClient) -> tuple[Vault, Database]:
+        prefix = service.upper()
+        keyring = KeyringClient(
+            url=self._environment["KEYRING_URL"],
+            service=service,
+            private_key=self._environment[f"{prefix}_SERVICE_KEY"],
+            http=http,
+        )
+        return Vault(keyring), Database(self._environment[f"{prefix}_DATABASE_URL"], pool_size=_AT_ONCE)
+
+    async def _add(self, tools: Mapping[str, tuple[Vault, Database]], numbers: range) -> list[Person]:
+        vault = tools["identity"][0]
+        emails = [f"person-{number}@vitrine.example" for number in numbers]
+        people = [Person(await vault.subject_id(self._store_id, email), email) for email in emails]
+        await self._accounts(*tools["identity"], people)
+        orders = [
+            (person, uuid4(), f"{numbers[0]}-{index}-{n}")
+            for index, person in enumerate(people)
+            for n in range(ORDERS_EACH)
+        ]
+        await self._orders(*tools["orders"], orders)
+        await self._invoices(*tools["billing"], orders, numbers[0] * ORDERS_EACH)
+        return people
+
+    async def _accounts(self, vault: Vault, database: Database, people: Sequence[Person]) -> None:
+        profiles = await self._sealed(
+            vault, people, [Profile(email=p.email, name="A person") for p in people]
+        )
+        credentials = await self._sealed(vault, people, [Credentials(password_hash="x" * 97) for _ in people])
+        rows = [
+            {
+                "store_id": self._store_id, "subject_id": person.subject_id, "generation": profile.generation,
+                "email_index": await vault.blind_index(self._store_id, "email", person.email),
+                "profile": profile.box, "credentials": credential.box,
+            }
+            for person, profile, credential in zip(people, profiles, credentials, strict=True)
+        ]  # fmt: skip
+        await self._insert(database, (Account, rows))
+
+    async def _orders(
+        self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]]
+    ) -> None:
+        people = [person for person, _, _ in orders]
+        contacts = await self._sealed(vault, people, [_contact(person) for person in people])
+        rows = [
+            {
+                "store_id": self._store_id, "id": order_id, "number": number, "subject_id": person.subject_id,
+                "generation": contact.generation, "contact": contact.box,
+                "email_index": await vault.blind_index(self._store_id, "email", person.email),
+                "view_secret_hash": order_id.bytes * 2, "state": State.FULFILLED, "total_amount": 1200,
+                "currency": "EUR", "payment_method": "bank_transfer", "paid_at": _now(), "fulfilled_at": _now(),
+            }
+            for (person, order_id, number), contact in zip(orders, contacts, strict=True)
+        ]  # fmt: skip
+        lines = [
+            {
+                "store_id": self._store_id, "order_id": order_id, "variant_id": self._variant_id, "position": position,
+                "sku": f"SKU-{position}", "title": "Something", "quantity": 1, "unit_price": 600,
+            }
+            for _, order_id, _ in orders
+            for position in range(2)
+        ]  # fmt: skip
+        await self._insert(database, (Order, rows), (OrderLine, lines))
+
+    async def _invoices(
+        self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]], first: int
+    ) -> None:
+        people, year = [person for person, _, _ in orders], date.today().year
+        contacts = [InvoiceContact(name="A person", address=_ADDRESS) for _ in orders]
+        boxes = await self._sealed(vault, people, contacts, bucket=str(year))
+        shared = {
+            "store_id": self._store_id,
+            "currency": "EUR",
+            "lines": [{"title": "Something", "quantity": 2}],
+        }
+        receivables = [
+            shared | {
+                "order_id": order_id, "subject_id": person.subject_id, "generation": box.generation, "number": number,
+                "state": "paid", "amount": 1200, "payment_method": "bank_transfer", "placed_at": _now(),
+            }
+            for (person, order_id, number), box in zip(orders, boxes, strict=True)
+        ]  # fmt: skip
+        invoices = [
+            shared | {
+                "order_id": order_id, "year": year, "sequence": sequence, "number": f"{year}-{sequence:06}",
+                "subject_id": person.subject_id, "generation": box.generation, "contact": box.box,
+                "seller_name": "A store", "seller_country": "FR", "total_amount": 1200, "issued_at": _now(),
+                "kept_until": date(year + 10, 12, 31),
+            }
+            for sequence, ((person, order_id, _), box) in enumerate(zip(orders, boxes, strict=True), first + 1)
+        ]  # fmt: skip
+        await self._insert(database, (Receivable, receivables), (Invoice, invoices))
+
+    async def _sealed(
+        self, vault: Vault, people: Sequence[Person], data: Sequence[PersonalData], bucket: str = ""
+    ) -> list[SealedFor[Any]]:
+        items = [
+            ToSeal(one, self._store_id, person.subject_id, bucket)
+            for person, one in zip(people, data, strict=True)
+        ]
+        sealed = await vault.seal_many(items)
+        return [one for one in sealed if isinstance(one, SealedFor)]
+
+    async def _insert(self, database: Database, *tables: tuple[Any, list[dict[str, Any]]]) -> None:
+        async with database.session(self._store_id) as session:
+            for table, rows in tables:
+                await session.execute(insert(table), rows)
+
+
+def _contact(person: Person) -> OrderContact:
+    return OrderContact(name="A person", email=person.email, address=_ADDRESS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

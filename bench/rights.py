@@ -1,0 +1,146 @@
+"""Accesses and erasures: filed over HTTP by people with a session, followed to their end in all five services.
+
+One at a time shows how long a person waits; sixteen in flight show how many a second the machine carries. How long
+a request took is what the privacy service wrote beside it: from `opened_at` to `completed_at`.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from bench.figures import Figure, Floor, percentile
+from bench.load import Client, request
+from bench.people import Person
+from libs.common.auth import ALGORITHM, AUDIENCE, TOKEN_TYPE
+
+_KEY = ECKey.generate_key("P-256", parameters={"kid": "bench"})
+_PATIENCE = 120.0
+
+
+@contextmanager
+def key_set(platform: str) -> Generator[str]:
+    """The address of a key set with identity's keys and ours, so that nobody need sign in 10,000 times."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+            keys = httpx.get(f"{platform}/identity/v1/jwks.json").raise_for_status().json()["keys"]
+            body = json.dumps({"keys": [*keys, _KEY.as_dict(private=False)]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server calls
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks.json"
+    finally:
+        server.shutdown()
+
+
+class Office:
+    """Files requests for people of one store and sees them end."""
+
+    def __init__(self, *, url: str, database_url: str, store_id: UUID) -> None:
+        self._url = url
+        self._database_url = database_url
+        self._store_id = store_id
+        self._ended: dict[UUID, asyncio.Event] = {}
+
+    def _token(self, person: Person) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": f"{self._url}/identity", "aud": AUDIENCE, "iat": now, "exp": now + 600, "sub": str(uuid4()),
+            "sid": str(uuid4()), "store": str(self._store_id), "role": "customer",
+            "subject": str(person.subject_id), "generation": 1,
+        }  # fmt: skip
+        return jwt.encode({"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": "bench"}, claims, _KEY)
+
+    def _filing(self, person: Person, right: str) -> bytes:
+        body = {"right": right, "email": person.email}
+        path = f"/privacy/v1/stores/{self._store_id}/requests"
+        return request("POST", path, body, authorization=f"Bearer {self._token(person)}")
+
+    async def measure(
+        self, right: str, people: Sequence[Person], in_flight: int
+    ) -> tuple[float, list[float]]:
+        """Requests a second, and for each the seconds from filing to its end."""
+        filings = [self._filing(person, right) for person in people]
+        waiting = iter(filings)
+        connection = await asyncpg.connect(self._database_url)
+        await connection.execute("SELECT set_config('app.store', $1, false)", str(self._store_id))
+        began = time.perf_counter()
+        filed: list[UUID] = []
+        watching = asyncio.create_task(self._watch(connection))
+        await asyncio.gather(*(self._clerk(waiting, filed) for _ in range(in_flight)))
+        elapsed = time.perf_counter() - began
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        rows = await connection.fetch(
+            "SELECT extract(epoch FROM completed_at - opened_at)::float8 AS took FROM request WHERE id = ANY($1)",
+            filed,
+        )
+        await connection.close()
+        return len(filed) / elapsed, [row["took"] for row in rows]
+
+    async def _clerk(self, filings: Any, filed: list[UUID]) -> None:
+        client = Client("127.0.0.1", int(self._url.rpartition(":")[2]))
+        await client.connect()
+        for filing in filings:
+            answer = await client.send(filing)
+            if answer.status != 201:
+                raise RuntimeError(f"a request was answered {answer.status}: {answer.body[:200]!r}")
+            request_id = UUID(answer.json()["id"])
+            filed.append(request_id)
+            ended = self._ended.setdefault(request_id, asyncio.Event())
+            async with asyncio.timeout(_PATIENCE):
+                await ended.wait()
+        client.close()
+
+    async def _watch(self, connection: Any) -> None:
+        """One look every few milliseconds for all clerks together."""
+        while True:
+            if self._ended:
+                rows = await connection.fetch(
+                    "SELECT id FROM request WHERE id = ANY($1) AND state = 'completed'", list(self._ended)
+                )
+                for row in rows:
+                    self._ended.pop(row["id"]).set()
+            await asyncio.sleep(0.01)
+
+
+async def figures(
+    office: Office, take: Callable[[int], Sequence[Person]], crowd: int, floor: Floor, *, quick: bool
+) -> list[Figure]:
+    """Both rights, one at a time and sixteen in flight, among a crowd of so many."""
+    few, many = (10, 100) if quick else (50, 1000)
+    found: list[Figure] = []
+    for right, name in (("access", "accesses"), ("erasure", "erasures")):
+        among = f"{name} among {crowd:,} people"
+        await office.measure(right, take(5), 1)
+        _, alone = await office.measure(right, take(few), 1)
+        rate, loaded = await office.measure(right, take(many), 16)
+        aims = {"erasure": (150.0, 100.0)}.get(right, (None, None))
+        found += [
+            Figure(f"{among}, one at a time, p50", percentile(alone, 0.5) * 1000, "ms", aim=aims[0]),
+            Figure(f"{among}, one at a time, p99", percentile(alone, 0.99) * 1000, "ms"),
+            Figure(f"{among}, 16 in flight", rate, "1/s", floor, aims[1]),
+            Figure(f"{among}, 16 in flight, p50", percentile(loaded, 0.5) * 1000, "ms", aim=aims[0]),
+            Figure(f"{among}, 16 in flight, p99", percentile(loaded, 0.99) * 1000, "ms"),
+        ]
+    return found
