@@ -114,17 +114,27 @@ class Consumer:
                 await self._broker.ensure_topics(topics)
                 async with self._broker.subscribe(self._service, topics) as subscription:
                     self._subscription = subscription
-                    async for batch in subscription:
+                    while (batch := await self._next(subscription)) is not None:
                         await self._take(batch)
                         failures = 0
-                        if self._stopping.is_set():
-                            return
             except (BrokerError, Unavailable) as error:
                 failures += 1
                 logger.warning("consumer waits", extra={"error": type(error).__name__, "failures": failures})
                 await asyncio.sleep(min(5.0, 0.1 * 2**failures))
             finally:
                 self._subscription = None
+
+    async def _next(self, subscription: Subscription) -> Batch | None:
+        """The next batch, or None as soon as the consumer is told to stop."""
+        waiting = asyncio.ensure_future(anext(aiter(subscription)))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._stopping.is_set() else await waiting
+        finally:
+            waiting.cancel()
+            stopping.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     def stop(self) -> None:
         """Finish and commit the batch in hand, then leave the group."""

@@ -1,7 +1,9 @@
 """Events arrive once, in order per key; poison is contained; nothing is acknowledged that is not done."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -278,3 +280,29 @@ async def test_any_batches_failures_and_redeliveries_end_in_each_effect_once_in_
     await one.redrive(everything=True)
     assert await effects(common.database, note) == numbers
     assert await parked(common.database) == []
+
+
+class Silent:
+    """A broker with nothing to read."""
+
+    async def ensure_topics(self, topics: Sequence[str]) -> None: ...
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["Silent"]:
+        yield self
+
+    def __aiter__(self) -> "Silent":
+        return self
+
+    async def __anext__(self) -> HandedOver:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing ever comes")
+
+
+async def test_an_idle_consumer_stops_at_once(common: Common, handled: Handled) -> None:
+    silent: Any = Silent()
+    one = Consumer(service="testing", database=common.database, broker=silent, handlers={Noted: handled})
+    running = asyncio.create_task(one.run())
+    one.stop()
+    async with asyncio.timeout(5):
+        await running
