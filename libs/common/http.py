@@ -183,6 +183,7 @@ def build_app(
         lifespan=run,
         docs_url=f"/{service}/docs",
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         openapi_url=f"/{service}/openapi.json",
         responses={
             400: {"model": ProblemDocument, "content": {PROBLEM: {}}, "description": "Not understood"},
