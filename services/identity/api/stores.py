@@ -20,7 +20,7 @@ Owner = Annotated[Caller, Depends(of_store(Role.OWNER))]
 
 def _merchant(caller: Authenticated) -> Caller:
     """An account of the platform's own store."""
-    if caller.store_id != PLATFORM_STORE:
+    if caller.store_id != PLATFORM_STORE or caller.role is not Role.CUSTOMER:
         raise Forbidden("Only an account of the platform itself can do this.")
     return caller
 
