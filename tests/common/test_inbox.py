@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -288,7 +288,7 @@ class Silent:
     async def ensure_topics(self, topics: Sequence[str]) -> None: ...
 
     @asynccontextmanager
-    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["Silent"]:
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncGenerator["Silent"]:
         yield self
 
     def __aiter__(self) -> "Silent":
