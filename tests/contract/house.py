@@ -182,7 +182,8 @@ _SHEET = (
 
 async def _product(house: House, store_id: UUID, manager: dict[str, str]) -> Any:
     products = f"/catalog/v1/stores/{store_id}"
-    sheet = _SHEET + "pen,Pen,A pen,Title,Default Title,PEN-1,1000,2.50\n"
+    handle = f"pen-{uuid4().hex[:12]}"
+    sheet = _SHEET + f"{handle},Pen,A pen,Title,Default Title,PEN-1,1000,2.50\n"
     imported = await house.call(
         "POST",
         f"{products}/imports",
@@ -190,30 +191,33 @@ async def _product(house: House, store_id: UUID, manager: dict[str, str]) -> Any
         headers=manager,
         expect=201,
     )
-    product = await house.call("GET", f"{products}/products/by-handle/pen")
+    product = await house.call("GET", f"{products}/products/by-handle/{handle}")
     return product | {"import_id": imported["id"]}
 
 
 async def _sold(house: House, store_id: UUID, customer: Person, variant_id: str) -> Any:
-    """An order of the customer's; the cart's secret among what is known of it."""
+    """An order of the customer's, and a cart that is still open."""
     orders = f"/orders/v1/stores/{store_id}"
-    cart = await house.call("POST", f"{orders}/carts", expect=201)
-    secret = {"Cart-Secret": cart["secret"]}
-    await house.call(
-        "PUT", f"{orders}/carts/{cart['id']}/lines/{variant_id}", json={"quantity": 2}, headers=secret
-    )
+    cart, full = [await _cart(house, orders, variant_id) for _ in range(2)]
     contact = {"name": "A person", "email": customer.email, "address": ADDRESS}
     order = await house.call(
         "POST",
         f"{orders}/orders",
-        json={"cart_id": cart["id"], "contact": contact, "payment_method": "bank_transfer"},
-        headers=customer.headers | secret,
+        json={"cart_id": full["id"], "contact": contact, "payment_method": "bank_transfer"},
+        headers=customer.headers | {"Cart-Secret": full["secret"]},
         expect=201,
     )
     day = (await house.call("GET", f"{orders}/orders/{order['id']}", headers=customer.headers))["placed_at"][
         :10
     ]
     return order | {"cart_id": cart["id"], "cart_secret": cart["secret"], "day": day}
+
+
+async def _cart(house: House, orders: str, variant_id: str) -> Any:
+    cart = await house.call("POST", f"{orders}/carts", expect=201)
+    line = f"{orders}/carts/{cart['id']}/lines/{variant_id}"
+    await house.call("PUT", line, json={"quantity": 2}, headers={"Cart-Secret": cart["secret"]})
+    return cart
 
 
 async def merchant_of(house: House) -> Person:
