@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 from joserfc.jwk import ECKey
-from libs.common.personal.datamap import data_map
 from pydantic.json_schema import models_json_schema
 
 from libs.common.events import REGISTRY, Event
+from libs.common.personal.datamap import data_map
 
 SERVICES = ("catalog", "orders", "identity", "billing", "privacy")
 DOCS = Path(__file__).parents[2] / "docs"

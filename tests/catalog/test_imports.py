@@ -18,7 +18,7 @@ from services.catalog.schemas import ImportDocument
 from tests.catalog.conftest import Shop, authorization
 from tests.catalog.test_stock import an_order
 
-CATALOGUE = Path(__file__).parents[2] / "deploy" / "local" / "demo" / "catalogue.csv"
+CATALOGUE = Path(__file__).parents[2] / "deploy" / "local" / "catalogue.csv"
 COLUMNS = "Handle,Title,Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
 MUG = "mug,Mug,Colour,Blue,M-1,5,10.00\nmug,,,Green,M-2,3,12.50\n"
 
