@@ -85,10 +85,17 @@ def _member(name: str, at: datetime, content: AsyncIterable[bytes]) -> AsyncMemb
 
 
 async def _hashed(name: str, content: AsyncIterable[bytes], hashes: dict[str, str]) -> AsyncIterator[bytes]:
+    """The content in larger pieces, since each of them crosses a thread on its way into the archive."""
     digest = hashlib.sha256()
+    gathered = bytearray()
     async for piece in content:
-        digest.update(piece)
-        yield piece
+        gathered += piece
+        if len(gathered) >= _WRITTEN_AT_ONCE:
+            digest.update(gathered)
+            yield bytes(gathered)
+            gathered.clear()
+    digest.update(gathered)
+    yield bytes(gathered)
     hashes[name] = digest.hexdigest()
 
 
@@ -181,7 +188,6 @@ async def _page(export: Export, tables: _Tables) -> AsyncIterator[bytes]:
         (entry["service"], entry.get("table")): entry for entry in export.data_map if "kind" in entry
     }
     template = _pages().get_template("export.html")
-    buffer = ""
     async for piece in template.generate_async(
         language=export.language,
         words=words,
@@ -204,11 +210,7 @@ async def _page(export: Export, tables: _Tables) -> AsyncIterator[bytes]:
             for service, by_name in tables.items()
         ],
     ):
-        buffer += piece
-        if len(buffer) >= _WRITTEN_AT_ONCE:
-            yield buffer.encode()
-            buffer = ""
-    yield buffer.encode()
+        yield piece.encode()
 
 
 async def _records_of(export: Export, service: str, name: str) -> AsyncIterator[dict[str, Any]]:
