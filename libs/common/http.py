@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from libs.common import telemetry
 from libs.common.auth import StoreId, TokenVerifier
 from libs.common.db import Database, is_outage
 from libs.common.errors import (
@@ -200,7 +201,8 @@ def build_app(
     for router in routers:
         app.include_router(router, prefix=f"/{service}/v1")
     app.include_router(_health(service), prefix=f"/{service}")
-    FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz", exclude_spans=["receive", "send"])
+    if telemetry.is_kept():
+        FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz", exclude_spans=["receive", "send"])
     return app
 
 

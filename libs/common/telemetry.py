@@ -89,6 +89,11 @@ def _export(service: str) -> None:
     )
 
 
+def is_kept() -> bool:
+    """Whether anything is done with spans. If not, no request should pay for them: they cost as much as a query."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def current_traceparent() -> str | None:
     """The W3C trace context to send along, if a trace is under way."""
     carrier: dict[str, str] = {}
