@@ -43,6 +43,8 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# Members may ask to be missed after less than six seconds, which tests of faults do.
+group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
 # A node that was killed may return at once: the controller forgets its old registration after two seconds.
 broker.session.timeout.ms=2000
