@@ -1,9 +1,10 @@
-"""A whole platform of real processes on each broker, and a store with plenty in stock."""
+"""One platform of real processes for each broker, a store with plenty in stock, and all that is to hold of it."""
 
+import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,70 +13,257 @@ import httpx
 import pytest
 
 from deploy.local.child import Child
+from deploy.local.databases import database
+from deploy.local.environment import SERVICES
 from deploy.local.platform import Platform
-from deploy.local.shop import Account, Shop, until
+from deploy.local.shop import Account, Order, Shop, Surprise, key, until
+from tests.faults import history
+from tests.faults.brokers import Log, log_of
+from tests.faults.crashing import SOUND
 
-_HEADER = "Handle,Title,Body (HTML),Vendor,Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
+STOCK = 100_000
+PATIENCE = 60.0
+"""Seconds in which all must have come to rest once everything runs again."""
+_COLUMNS = "Handle,Title,Body (HTML),Vendor,Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price"
+_OVER = ("cancelled", "refused")
 
 
 @dataclass
 class Running:
-    """A platform under test and its one store."""
+    """A platform under test, its one store, and every order that was acknowledged there."""
 
     platform: Platform
+    log: Log
     shop: Shop
+    merchant: Account
     owner: Account
-    variant: str
+    product: str = ""
+    variant: str = ""
+    acknowledged: dict[str, Order] = field(default_factory=dict[str, Order])
+    refusals: list[httpx.Response] = field(default_factory=list[httpx.Response])
 
-    async def stock(self) -> dict[str, Any]:
-        """The variant as the catalogue shows it."""
-        product = await self.shop.product(self.owner.store_id, "plenty")
-        return next(one for one in product["variants"] if one["id"] == self.variant)
+    # --- Processes ---------------------------------------------------------------------------------------
 
-    async def rows(self, service: str, query: str) -> list[Any]:
+    def worker(
+        self, service: str, point: str = SOUND, times: int = 1, signal: str = "KILL", name: str = ""
+    ) -> Child:
+        """Another worker of the service, which will be killed or frozen at a point."""
+        normal = self.platform.processes[f"{service}-worker"]
+        name = name or f"{service}-{point}"
+        nursery = self.platform._nursery  # pyright: ignore[reportPrivateUsage]
+        return Child(
+            nursery, name, "tests.faults.crashing", service, point, str(times), signal,
+            environment=normal.environment, log=normal.log.with_name(f"{name}.log"),
+        )  # fmt: skip
+
+    async def hurry_workers(self) -> None:
+        """Replace every worker by one that does not wait long for the silent."""
+        workers = {
+            f"{service}-worker": self.worker(service, name=f"{service}-worker") for service in SERVICES
+        }
+        await asyncio.gather(*(self.platform.processes[name].stop() for name in workers))
+        self.platform.processes |= workers
+        await asyncio.gather(*(worker.start() for worker in workers.values()))
+
+    def processes(self, *services: str) -> list[Child]:
+        """The workers of these services, or of all."""
+        return [self.platform.processes[f"{service}-worker"] for service in services or SERVICES]
+
+    async def repair(self) -> None:
+        """Start what a failed test left lying."""
+        await self.platform.postgres.start()
+        await self.log.start()
+        for process in self.platform.processes.values():
+            process.resume()
+            await process.start()
+        await self.platform.ready()
+
+    # --- Databases ---------------------------------------------------------------------------------------
+
+    async def rows(self, service: str, query: str, *arguments: object) -> list[Any]:
         """What stands in a service's database, seen by its superuser."""
-        connection = await self.platform.postgres.connect(f"vitrine_{service}")
+        connection = await self.platform.postgres.connect(database(service))
         try:
-            return list(await connection.fetch(query))
+            return list(await connection.fetch(query, *arguments))
         finally:
             await connection.close()
 
-    async def settled(self, patience: float = 60) -> None:
-        """Nothing is on its way: every outbox is sent, no event is parked."""
+    async def value(self, service: str, query: str, *arguments: object) -> Any:
+        """The one value of a query."""
+        [row] = await self.rows(service, query, *arguments)
+        return row[0]
 
-        async def look() -> bool | None:
-            for service in ("catalog", "orders", "identity", "billing", "privacy"):
-                [unsent] = await self.rows(service, "SELECT count(*) FROM outbox WHERE sent_at IS NULL")
-                [parked] = await self.rows(service, "SELECT count(*) FROM dead_event")
-                if unsent[0] or parked[0]:
-                    return None
-            return True
+    async def backlog(self, *services: str) -> int:
+        """Events that are not sent yet."""
+        unsent = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+        return sum([await self.value(service, unsent) for service in services or SERVICES])
 
-        await until(look, "every outbox to be sent", patience)
+    async def parked(self, *services: str) -> int:
+        """Events that were set aside."""
+        return sum(
+            [await self.value(name, "SELECT count(*) FROM dead_event") for name in services or SERVICES]
+        )
 
-    def crashing(self, service: str, point: str, times: int) -> Child:
-        """A worker of the service that will kill itself."""
-        normal = self.platform.processes[f"{service}-worker"]
-        log = normal.log.with_name(f"{service}-{point}.log")
-        nursery = self.platform._nursery  # pyright: ignore[reportPrivateUsage]
-        return Child(
-            nursery, f"{service}-{point}", "tests.faults.crashing", service, point, str(times),
-            environment=normal.environment, log=log,
-        )  # fmt: skip
+    # --- People ------------------------------------------------------------------------------------------
+
+    async def person(self) -> Account:
+        """Somebody new with an account at the store."""
+        return await self.shop.sign_up(address("person"), store_id=self.owner.store_id, name="A person")
+
+    async def persist(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer of a command that is sent until it succeeds. Raises Surprise for any refusal but a clean 503."""
+
+        async def attempt() -> httpx.Response | None:
+            answer = await self.shop.http.request(method, path, **options)
+            if answer.is_success:
+                return answer
+            self.refusals.append(answer)
+            if answer.status_code != 503 or answer.headers["content-type"] != "application/problem+json":
+                raise Surprise(f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
+            return None
+
+        return await until(attempt, f"{method} {path} to succeed", PATIENCE)
+
+    async def buy(self, email: str = "", *, variant: str = "", **options: Any) -> Order:
+        """A guest's order of one piece; every command is sent until it is acknowledged."""
+        store = self.owner.store_id
+        carts = f"/orders/v1/stores/{store}/carts"
+        cart = (await self.persist("POST", carts)).json()
+        secret = {"Cart-Secret": cart["secret"]}
+        line = f"{carts}/{cart['id']}/lines/{variant or self.variant}"
+        await self.persist("PUT", line, json={"quantity": 1}, headers=secret)
+        body = checkout_body(cart["id"], email or address("guest"))
+        headers = secret | key() | options.pop("headers", {})
+        path = f"/orders/v1/stores/{store}/orders"
+        placed = (await self.persist("POST", path, json=body, headers=headers, **options)).json()
+        order = Order(store, placed["id"], placed["number"], placed["view_secret"])
+        self.acknowledged[order.id] = order
+        return order
+
+    async def cancel(self, order: Order) -> None:
+        """As its guest."""
+        path = f"/orders/v1/stores/{order.store_id}/orders/{order.id}/cancel"
+        await self.persist("POST", path, headers={"Order-Secret": order.secret})
+
+    async def ask(self, person: Account, right: str) -> dict[str, Any]:
+        """Open a request."""
+        path = f"/privacy/v1/stores/{person.store_id}/requests"
+        body = {"right": right, "email": person.email}
+        return (await self.persist("POST", path, json=body, headers=person.headers | key())).json()
+
+    async def request(self, request_id: str) -> dict[str, Any]:
+        """A request as the store's owner sees it."""
+        path = f"/privacy/v1/stores/{self.owner.store_id}/requests/{request_id}"
+        return (await self.persist("GET", path, headers=self.owner.headers)).json()
+
+    async def ends(self, request_id: str, *states: str) -> dict[str, Any]:
+        """A request once it has ended, by itself."""
+
+        async def look() -> dict[str, Any] | None:
+            seen = await self.request(request_id)
+            return seen if seen["state"] in (states or ("completed",)) else None
+
+        return await until(look, "the request to end", PATIENCE)
+
+    # --- What holds --------------------------------------------------------------------------------------
+
+    async def settle(self) -> history.History:
+        """Wait until nothing is on its way any more, and return what happened."""
+
+        async def look() -> history.History | None:
+            if await self.backlog() or await self.parked():
+                return None
+            seen = await history.read(self.platform.postgres)
+            return seen if not seen.lost() else None
+
+        return await until(look, "every event to be sent and handled", PATIENCE)
+
+    async def holds(self) -> None:
+        """Effects are the acknowledged commands, each once; nothing was lost, invented, doubled or reordered."""
+        happened = await self.settle()
+        assert happened.invented() == {}
+        assert happened.inversions() == []
+        assert happened.steps_back() == []
+        store = self.owner.store_id
+        orders = await self.rows("orders", "SELECT id::text, state FROM orders WHERE store_id = $1", store)
+        assert {row["id"] for row in orders} == set(self.acknowledged)
+        assert {row["state"] for row in orders} <= {"awaiting_payment", *_OVER}
+        keys = {f"{store}:{order_id}" for order_id in self.acknowledged}
+        settled = happened.count("catalog", "stock-reserved", "stock-refused")
+        assert set(settled) <= keys and set(settled.values()) <= {1}
+        for once in ("order-placed", "order-confirmed", "order-cancelled"):
+            assert set(happened.count("orders", once).values()) <= {1}, once
+        reserved = "SELECT coalesce(sum(reserved), 0) FROM variant WHERE store_id = $1"
+        live = sum(1 for row in orders if row["state"] not in _OVER)
+        assert await self.value("catalog", reserved, store) == live
+        due = "SELECT count(*) FROM receivable WHERE store_id = $1 AND state = 'open'"
+        assert await self.value("billing", due, store) == live
 
 
-@pytest.fixture(scope="module", params=["embedded", "kafka"])
-async def running(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+def address(who: str) -> str:
+    """An address that nobody had before."""
+    return f"{who}-{uuid4().hex}@vitrine.example"
+
+
+def checkout_body(cart_id: str, email: str) -> dict[str, Any]:
+    """What a guest fills in."""
+    where = {"line1": "1 rue de la Panne", "postcode": "75001", "city": "Paris", "country": "FR"}
+    contact = {"name": "A guest", "email": email, "address": where}
+    return {"cart_id": cart_id, "contact": contact, "payment_method": "bank_transfer"}
+
+
+async def ended(process: Child, within: float = 30) -> None:
+    """Wait for a process to be gone."""
+
+    async def look() -> bool | None:
+        return process.pid is None or None
+
+    await until(look, f"{process.name} to end", within)
+
+
+async def becomes(condition: Callable[[], Awaitable[object]], what: str, within: float = PATIENCE) -> None:
+    """Wait until a condition is true."""
+
+    async def look() -> bool | None:
+        return bool(await condition()) or None
+
+    await until(look, what, within)
+
+
+@pytest.fixture(scope="session", params=["embedded", "kafka"])
+async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     folder = Path(tempfile.mkdtemp(prefix="vitrine-faults-"))
     try:
-        async with Platform(folder, broker=request.param) as platform:
-            async with httpx.AsyncClient(base_url=platform.url, timeout=30) as http:
-                shop = Shop(http)
-                merchant = await shop.sign_up(f"merchant-{uuid4().hex}@vitrine.example", name="A merchant")
-                owner = await shop.open_store(merchant, name="Faults", slug=f"faults-{uuid4().hex[:8]}")
-                catalogue = _HEADER + "plenty,Plenty,,Vitrine,Title,Default Title,PLENTY,100000,1.00\n"
-                await shop.import_catalogue(owner, catalogue.encode())
-                [variant] = (await shop.product(owner.store_id, "plenty"))["variants"]
-                yield Running(platform, shop, owner, variant["id"])
+        async with (
+            Platform(folder, broker=request.param, fast=True) as platform,
+            httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
+        ):
+            await history.witness(platform.postgres)
+            shop = Shop(http)
+            merchant = await shop.sign_up(address("merchant"), name="A merchant")
+            owner = await shop.open_store(merchant, name="Faults", slug=f"faults-{uuid4().hex[:8]}")
+            running = Running(platform, log_of(platform), shop, merchant, owner)
+            rows = [_COLUMNS] + [
+                f"{handle},{handle},,Vitrine,Title,Default Title,{handle},{STOCK},1.00"
+                for handle in ("plenty", "poison")
+            ]
+            await shop.import_catalogue(owner, "\n".join(rows).encode())
+            product = await shop.product(owner.store_id, "plenty")
+            running.product, running.variant = product["id"], product["variants"][0]["id"]
+            first = await shop.check_out(owner.store_id, address("guest"), {running.variant: 1})
+            running.acknowledged[first.id] = first
+            await running.hurry_workers()
+            yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def running(under_test: Running) -> AsyncIterator[Running]:
+    """The platform, whole, with an owner whose token is fresh."""
+    await under_test.repair()
+    shop, owner = under_test.shop, under_test.owner
+    under_test.merchant = await shop.sign_in(under_test.merchant.email)
+    under_test.owner = await shop.act_at(under_test.merchant, owner.store_id)
+    under_test.refusals.clear()
+    yield under_test

@@ -1,8 +1,9 @@
-"""A worker that kills itself, as `kill -9` would, the n-th time it comes to a named point.
+"""A worker that is killed or frozen the n-th time it comes to a named point, as `kill -9` and `kill -STOP` would.
 
-    python -m tests.faults.crashing orders after-acknowledgement 3
+    python -m tests.faults.crashing orders after-acknowledgement 3 KILL
 
-The worker is the real one; only where it dies is put in from outside.
+The worker is the real one. From outside come only where it dies, and shorter times: a silent member of a group
+and a silent transaction are given up after seconds, so that the tests need not wait for what others wait for.
 """
 
 import os
@@ -10,6 +11,8 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -33,21 +36,53 @@ POINTS = (
     "after-offset-commit",
     "in-shutdown",
 )
+SOUND = "nowhere"
+"""The point of a worker that is left alone."""
+BURNT = "the fuse burnt at"
+"""The last words of a worker that did not end by accident."""
+SILENCE = 3.0
+"""Seconds after which a member, a transaction, or who has taken up a piece of work and says nothing, is given up."""
+_LEASES = {
+    "libs.common.mail": ("_LEASE", timedelta(seconds=SILENCE)),
+    "libs.common.personal.jobs": ("_LEASE_SECONDS", SILENCE),
+    "services.privacy.duties": ("_LEASE_SECONDS", SILENCE),
+    "services.privacy.letters": ("_LEASE_SECONDS", SILENCE),
+}
+"""What is leased while it is done: letters, exports, questions to the keyring."""
 
 
 class Fuse:
-    """Counts the times one point is reached."""
+    """Counts the times one point is reached, and sends the signal once."""
 
-    def __init__(self, point: str, times: int) -> None:
+    def __init__(self, point: str, times: int, wanted: signal.Signals) -> None:
         self.point = point
         self.left = times
+        self.signal = wanted
 
     def reached(self, point: str) -> None:
-        """Die if this is the point and its time has come."""
+        """Die, or freeze, if this is the point and its time has come."""
         if point == self.point:
             self.left -= 1
-            if self.left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self.left == 0:
+                os.write(sys.stderr.fileno(), f"{BURNT} {point}\n".encode())
+                os.kill(os.getpid(), self.signal)
+
+
+def hurry(service: str) -> None:
+    """Shorten what the silent are given."""
+    for module, (name, lease) in _LEASES.items():
+        if module.startswith(("libs.", f"services.{service}.")):
+            assert hasattr(import_module(module), name)
+            setattr(import_module(module), name, lease)
+    for broker, name in ((EmbeddedBroker, "lease_seconds"), (KafkaBroker, "session_seconds")):
+        defaults = broker.__init__.__kwdefaults__ or {}
+        assert name in defaults
+        defaults[name] = SILENCE
+
+    def give_up_soon(connection: Any, _record: Any) -> None:
+        connection.cursor().execute(f"SET idle_in_transaction_session_timeout = '{SILENCE}s'")
+
+    event.listen(Engine, "connect", give_up_soon)
 
 
 def arm(fuse: Fuse) -> None:
@@ -113,11 +148,12 @@ def _arm_database(fuse: Fuse) -> None:
 
 
 def main() -> None:
-    """`service point times`."""
-    service, point, times = sys.argv[1:]
-    if point not in POINTS:
+    """`service point times signal`."""
+    service, point, times, wanted = sys.argv[1:]
+    if point not in (*POINTS, SOUND):
         raise SystemExit(f"no such point: {point}")
-    arm(Fuse(point, int(times)))
+    hurry(service)
+    arm(Fuse(point, int(times), signal.Signals[f"SIG{wanted}"]))
     sys.argv = [service]
     runpy.run_module(f"services.{service}.worker", run_name="__main__")
 

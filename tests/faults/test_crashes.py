@@ -1,60 +1,59 @@
-"""`kill -9` at each named point loses nothing, invents nothing and needs nobody to act."""
+"""`kill -9` at each named point loses nothing, doubles nothing and needs nobody to act."""
 
 import asyncio
 import random
-from uuid import uuid4
 
-import pytest
-
-from deploy.local.shop import Order, until
-from tests.faults.conftest import Running
-from tests.faults.crashing import POINTS
+from deploy.local.shop import Account
+from tests.faults.conftest import Running, becomes, ended
+from tests.faults.crashing import BURNT, POINTS
+from tests.faults.load import load
 
 SEED = 20_260_101
-_ORDERS_A_CRASH = 3
+SERVICES = ("orders", "catalog", "privacy")
+_PEOPLE = 3
 
 
-async def place(running: Running, orders: int) -> list[Order]:
-    placed = await asyncio.gather(
-        *(
-            running.shop.check_out(
-                running.owner.store_id, f"guest-{uuid4().hex}@vitrine.example", {running.variant: 1}
-            )
-            for _ in range(orders)
-        )
-    )
-    return list(placed)
+async def test_workers_killed_at_every_point_lose_and_double_nothing(running: Running) -> None:
+    print(f"seed {SEED}")
+    people = [await running.person() for _ in range(_PEOPLE)]
+    async with load(running), asyncio.TaskGroup() as tasks:
+        crashing = [tasks.create_task(_through_all_points(running, service)) for service in SERVICES]
+        for person in people:
+            tasks.create_task(_use_rights(running, person, crashing))
+    await running.holds()
 
 
-@pytest.mark.parametrize("service", ["orders", "catalog"])
-async def test_a_worker_killed_at_every_point_loses_and_doubles_nothing(
-    running: Running, service: str
-) -> None:
-    chance = random.Random(f"{SEED}{service}")
-    before = await running.stock()
-    normal = running.platform.processes[f"{service}-worker"]
+async def _use_rights(running: Running, person: Account, crashing: list[asyncio.Task[None]]) -> None:
+    """Ask for one's data again and again, and for its erasure in the end. Every request is completed."""
+    while not all(task.done() for task in crashing):
+        await running.ends((await running.ask(person, "access"))["id"])
+    await running.ends((await running.ask(person, "erasure"))["id"])
+
+
+async def _through_all_points(running: Running, service: str) -> None:
+    """One worker after the other takes up what the one before it left; the last one stays."""
+    chance = random.Random(f"{SEED} {service}")
+    [normal] = running.processes(service)
     await normal.stop()
-    placed: list[Order] = []
-    for point in POINTS:
-        crashing = running.crashing(service, point, chance.randint(1, 2))
-        await crashing.start()
-        placed += await place(running, _ORDERS_A_CRASH)
+    for point in chance.sample(POINTS, len(POINTS)):
+        times = chance.randint(1, 2) if point != "in-shutdown" else 1
+        print(f"{service}: {point}, time {times}")
+        worker = running.worker(service, point, times)
+        await worker.start()
         if point == "in-shutdown":
-            await running.shop.order_settles(placed[-1], "awaiting_payment")
-            await crashing.stop()
-        else:
-            await until(lambda crashing=crashing: dead(crashing), f"{service} to crash at {point}")
+            await _works(running, service)
+            await worker.stop()
+        await ended(worker)
+        assert worker.last_words() == f"{BURNT} {point}"
     await normal.start()
-    for order in placed:
-        await running.shop.order_settles(order, "awaiting_payment")
-    await running.settled()
-    after = await running.stock()
-    assert before["available"] - after["available"] == len(placed)
-    numbers = [
-        row[0] for row in await running.rows("orders", "SELECT number FROM orders ORDER BY number::bigint")
-    ]
-    assert len(numbers) == len(set(numbers))
 
 
-async def dead(crashing: object) -> bool | None:
-    return getattr(crashing, "pid", None) is None or None
+async def _works(running: Running, service: str) -> None:
+    """Wait until somebody handles events of the service."""
+    newest = "SELECT coalesce(max(witness), 0) FROM inbox"
+    before = await running.value(service, newest)
+
+    async def has_handled() -> bool:
+        return await running.value(service, newest) > before
+
+    await becomes(has_handled, f"{service} to handle events")

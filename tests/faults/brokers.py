@@ -1,0 +1,119 @@
+"""What the tests do to the log itself, on either broker: take it away, give it back, rewind every group."""
+
+from importlib import import_module
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.local.databases import database
+from deploy.local.environment import SERVICES
+from deploy.local.kafka import KafkaServer
+from deploy.local.platform import Platform
+from libs.common.broker import PARTITIONS
+from libs.common.events import topics_of
+
+
+class Log(Protocol):
+    """The broker of the platform under test."""
+
+    async def kill(self) -> None:
+        """Nobody reaches it any more, from one moment to the next."""
+        ...
+
+    async def start(self) -> None:
+        """It is back, with all it had."""
+        ...
+
+    async def rewind(self) -> None:
+        """Every group begins again with the first record. No worker runs."""
+        ...
+
+    async def lag(self) -> int:
+        """Records that some group has still to commit."""
+        ...
+
+
+class EmbeddedLog:
+    """The log in PostgreSQL: its database takes no connection while the others go on."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._postgres = platform.postgres
+
+    async def _run(self, name: str, statement: str, *arguments: object) -> Any:
+        connection = await self._postgres.connect(name)
+        try:
+            return await connection.fetchval(statement, *arguments)
+        finally:
+            await connection.close()
+
+    async def kill(self) -> None:
+        """No new connection, and an end to those that are open."""
+        name = database("broker")
+        await self._run("postgres", f"ALTER DATABASE {name} CONNECTION LIMIT 0")
+        ending = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
+        await self._run("postgres", ending, name)
+
+    async def start(self) -> None:
+        """Connections are taken again."""
+        await self._run("postgres", f"ALTER DATABASE {database('broker')} CONNECTION LIMIT -1")
+
+    async def rewind(self) -> None:
+        """To the first record; none has been purged."""
+        await self._run(database("broker"), "UPDATE assignment SET committed = 0")
+
+    async def lag(self) -> int:
+        """Over all groups."""
+        waiting = "SELECT sum(next_offset - committed) FROM assignment JOIN topic_partition USING (topic, partition)"
+        return int(await self._run(database("broker"), waiting) or 0)
+
+
+class KafkaLog:
+    """Apache Kafka, killed and started as a process."""
+
+    def __init__(self, kafka: KafkaServer) -> None:
+        self._kafka = kafka
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self._kafka.kill()
+
+    async def start(self) -> None:
+        """On the same port and data."""
+        await self._kafka.start()
+
+    async def rewind(self) -> None:
+        """To the first record; none has expired."""
+        for group, partitions in _read_by_groups().items():
+            async with self._member(group) as consumer:
+                consumer.assign(partitions)
+                await consumer.commit(dict.fromkeys(partitions, 0))
+
+    async def lag(self) -> int:
+        """Over all groups."""
+        waiting = 0
+        for group, partitions in _read_by_groups().items():
+            async with self._member(group) as consumer:
+                ends = await consumer.end_offsets(partitions)
+                waiting += sum([ends[one] - (await consumer.committed(one) or 0) for one in partitions])
+        return waiting
+
+    def _member(self, group: str) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._kafka.bootstrap_servers, group_id=group, enable_auto_commit=False
+        )
+
+
+def _read_by_groups() -> dict[str, list[TopicPartition]]:
+    return {
+        service: [
+            TopicPartition(topic, partition)
+            for topic in topics_of(import_module(f"services.{service}.consumer").HANDLERS)
+            for partition in range(PARTITIONS)
+        ]
+        for service in SERVICES
+    }
+
+
+def log_of(platform: Platform) -> Log:
+    """The broker that this platform runs on."""
+    return KafkaLog(platform.kafka) if platform.kafka is not None else EmbeddedLog(platform)
