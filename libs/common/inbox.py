@@ -8,7 +8,7 @@ key waits. Parked events are driven again with growing pauses, and by `make repl
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,6 @@ from uuid import UUID
 from opentelemetry import trace
 from sqlalchemy import Identity, Index, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -115,7 +114,8 @@ class Consumer:
                 async with self._broker.subscribe(self._service, topics) as subscription:
                     self._subscription = subscription
                     while (batch := await self._next(subscription)) is not None:
-                        await self._take(batch)
+                        # What waits in other partitions costs no transaction of its own.
+                        await self._take([batch, *subscription.ready()])
                         failures = 0
             except (BrokerError, Unavailable) as error:
                 failures += 1
@@ -151,8 +151,8 @@ class Consumer:
         """Records waiting in the partitions this member holds."""
         return await self._subscription.lag() if self._subscription is not None else 0
 
-    async def _take(self, batch: Batch) -> None:
-        items = [self._decoded(record) for record in batch.records]
+    async def _take(self, batches: Sequence[Batch]) -> None:
+        items = [self._decoded(record) for batch in batches for record in batch.records]
         try:
             await self._together(items)
         except Unavailable:
@@ -162,13 +162,14 @@ class Consumer:
             for item in items:
                 await self._alone(item)
         self._progress_at = time.monotonic()
-        try:
-            await batch.commit()
-        except Fenced:
-            # Another member has the partition now and will meet our inbox rows.
-            logger.info(
-                "partition was taken over", extra={"topic": batch.topic, "partition": batch.partition}
-            )
+        for batch in batches:
+            try:
+                await batch.commit()
+            except Fenced:
+                # Another member has the partition now and will meet our inbox rows.
+                logger.info(
+                    "partition was taken over", extra={"topic": batch.topic, "partition": batch.partition}
+                )
 
     def _decoded(self, record: Record) -> Received[Event] | _Poison:
         try:
@@ -344,22 +345,31 @@ def _runs(events: Sequence[Received[Event]], handlers: Handlers) -> list[list[Re
     return runs
 
 
-async def _blocked_keys(session: AsyncSession, keys: Sequence[str]) -> set[str]:
-    blocked = select(DeadEvent.key).where(DeadEvent.key.in_(set(keys)), DeadEvent.blocking).distinct()
-    return set((await session.scalars(blocked)).all())
+_BLOCKED = text("SELECT DISTINCT key FROM dead_event WHERE blocking AND key = ANY(CAST(:keys AS text[]))")
+_CLAIM = text("""
+    INSERT INTO inbox (event_id, store_id)
+    SELECT * FROM unnest(CAST(:event_ids AS uuid[]), CAST(:store_ids AS uuid[]))
+    ON CONFLICT DO NOTHING RETURNING event_id
+""")
+
+
+async def _blocked_keys(session: AsyncSession, keys: Iterable[str]) -> set[str]:
+    return set((await session.scalars(_BLOCKED, {"keys": list(set(keys))})).all())
 
 
 async def _claim(session: AsyncSession, events: Sequence[Received[Event]]) -> list[Received[Event]]:
     """The events that were not handled before, each once, in order."""
     if not events:
         return []
-    by_id = {event.envelope.id: event for event in events}
-    rows = [{"event_id": id_, "store_id": event.envelope.store_id} for id_, event in by_id.items()]
-    claimed = await session.scalars(
-        upsert(InboxRow).on_conflict_do_nothing().returning(InboxRow.event_id), rows
-    )
-    new = set(claimed.all())
-    return [event for id_, event in by_id.items() if id_ in new]
+    # Claims are made in one order everywhere, so that two members never wait for each other.
+    by_id = {event.envelope.id: event for event in sorted(events, key=lambda event: event.envelope.id)}
+    ids, stores = list(by_id), [event.envelope.store_id for event in by_id.values()]
+    new = set((await session.scalars(_CLAIM, {"event_ids": ids, "store_ids": stores})).all())
+    return [event for event in _once_each(events) if event.envelope.id in new]
+
+
+def _once_each(events: Iterable[Received[Event]]) -> Iterable[Received[Event]]:
+    return {event.envelope.id: event for event in events}.values()
 
 
 async def _refuse_erased(session: AsyncSession, events: Sequence[Received[Event]]) -> list[Received[Event]]:

@@ -10,11 +10,11 @@ import time
 import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Identity, Index, SmallInteger, func, insert, text
+from sqlalchemy import Identity, Index, SmallInteger, Table, func, insert, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -85,8 +85,11 @@ async def publish_all(session: AsyncSession, events: Sequence[Event], *, store_i
     # The unit of work may write rows in another order than they were added; the aggregate goes first.
     await session.flush()
     traceparent = current_traceparent()
-    await session.execute(insert(OutboxRow), [_row(event, store_id, source, traceparent) for event in events])
+    await session.execute(_INSERT, [_row(event, store_id, source, traceparent) for event in events])
     ring_after_commit(session, CHANNEL)
+
+
+_INSERT = insert(cast(Table, OutboxRow.__table__))
 
 
 def _row(event: Event, store_id: UUID, source: str, traceparent: str | None) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def handled() -> Handled:
 
 async def take(one: Consumer, *records: Record) -> HandedOver:
     batch = HandedOver(records)
-    await one._take(batch)  # pyright: ignore[reportPrivateUsage]
+    await one._take([batch])  # pyright: ignore[reportPrivateUsage]
     return batch
 
 
@@ -177,7 +177,7 @@ async def test_an_outage_acknowledges_nothing_and_parks_nothing(common: Common, 
     handled.outage = True
     batch = HandedOver([record(Noted(note_id=uuid4(), number=1), common.store_id)])
     with pytest.raises(Unavailable):
-        await consumer(common, handled)._take(batch)  # pyright: ignore[reportPrivateUsage]
+        await consumer(common, handled)._take([batch])  # pyright: ignore[reportPrivateUsage]
     assert not batch.committed
     assert await parked(common.database) == []
 
@@ -293,6 +293,9 @@ class Silent:
 
     def __aiter__(self) -> "Silent":
         return self
+
+    def ready(self) -> Sequence[HandedOver]:
+        return []
 
     async def __anext__(self) -> HandedOver:
         await asyncio.Event().wait()

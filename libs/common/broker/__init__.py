@@ -102,6 +102,14 @@ class Subscription(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Batch]: ...
 
+    def ready(self) -> Sequence[Batch]:
+        """Without waiting, the batches of other partitions that could come next, handed out now with the last one.
+
+        Whoever takes them handles several partitions in one transaction. Each is committed by itself, and given
+        up like the last one.
+        """
+        ...
+
     async def lag(self) -> int:
         """Records not yet committed in the partitions this member holds. Raises BrokerUnavailable."""
         ...

@@ -59,6 +59,10 @@ class Member:
     async def __anext__(self) -> Batch:
         return await self._turns.take()
 
+    def ready(self) -> Sequence[Batch]:
+        """What else is ready now."""
+        return self._turns.take_ready()
+
     async def lag(self) -> int:
         """Records not yet committed in the partitions this member holds. Raises BrokerUnavailable."""
         async with self._connection() as connection:

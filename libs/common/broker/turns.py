@@ -1,7 +1,8 @@
 """Whose turn it is: batches that were read and are not yet committed. Both adapters keep them here.
 
 Bookkeeping without input or output: one batch of a partition at a time, partitions in turn, and a batch that
-was handed out but not committed comes again, after a pause, before anything later of its partition.
+was handed out but not committed comes again, after a pause, before anything later of its partition. Whoever took
+one may take what else is ready into hand with it.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class Turns:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: dict[Partition, _Turn] = {}
-        self._in_hand: _Turn | None = None
+        self._in_hand: dict[Partition, _Turn] = {}
         self._held_back = False
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
@@ -70,7 +71,7 @@ class Turns:
 
     def in_hand(self, partition: Partition) -> bool:
         """Whether the consumer is working on a delivery of the partition."""
-        return self._in_hand is not None and self._in_hand.delivery.source == partition
+        return partition in self._in_hand
 
     def offer(self, delivery: Delivery) -> None:
         """Queue the next delivery of a partition that is not busy."""
@@ -101,24 +102,27 @@ class Turns:
         turn = next((turn for turn in self._waiting.values() if turn.due <= now), None)
         if turn is None or self._held_back:
             return None
-        del self._waiting[turn.delivery.source]
-        self._in_hand = turn
-        self._empty_handed.clear()
-        return turn.delivery
+        return self._into_hand(turn)
+
+    def take_ready(self) -> list[Delivery]:
+        """What else is ready now, each of another partition, into hand with what was taken before."""
+        now = self._clock()
+        ready = [turn for turn in self._waiting.values() if turn.due <= now and not turn.attempts]
+        return [] if self._held_back else [self._into_hand(turn) for turn in ready]
 
     def give_up(self) -> None:
-        """Put the delivery in hand back to the end of the queue, due after a pause that grows each time."""
-        if (turn := self._in_hand) is not None:
+        """Put what is in hand back to the end of the queue, due after a pause that grows each time."""
+        for source, turn in self._in_hand.items():
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**turn.attempts)
             turn.due = self._clock() + pause
             turn.attempts += 1
-            self._waiting[turn.delivery.source] = turn
-            self._open_hand()
+            self._waiting[source] = turn
+        self._let_go_of(*self._in_hand)
 
     def settle(self, delivery: Delivery) -> None:
         """The delivery is committed; its partition is free for the next."""
-        if self._in_hand is not None and self._in_hand.delivery is delivery:
-            self._open_hand()
+        if (turn := self._in_hand.get(delivery.source)) and turn.delivery is delivery:
+            self._let_go_of(delivery.source)
         elif (turn := self._waiting.get(delivery.source)) and turn.delivery is delivery:
             del self._waiting[delivery.source]
 
@@ -131,14 +135,13 @@ class Turns:
 
     def drop(self, partition: Partition) -> None:
         """Forget a partition that was lost, even if the consumer has it in hand."""
-        if self.in_hand(partition):
-            self._open_hand()
+        self._let_go_of(partition)
         self._waiting.pop(partition, None)
 
     def clear(self) -> None:
         """Forget everything."""
         self._waiting.clear()
-        self._open_hand()
+        self._let_go_of(*self._in_hand)
 
     async def hold_back(self, seconds: float) -> None:
         """Hand nothing out until `let_go`, and wait at most so long for the consumer to finish what it has."""
@@ -157,9 +160,17 @@ class Turns:
         self._failure = error
         self._changed.set()
 
-    def _open_hand(self) -> None:
-        self._in_hand = None
-        self._empty_handed.set()
+    def _into_hand(self, turn: _Turn) -> Delivery:
+        del self._waiting[turn.delivery.source]
+        self._in_hand[turn.delivery.source] = turn
+        self._empty_handed.clear()
+        return turn.delivery
+
+    def _let_go_of(self, *partitions: Partition) -> None:
+        for partition in partitions:
+            self._in_hand.pop(partition, None)
+        if not self._in_hand:
+            self._empty_handed.set()
 
     def _seconds_to_next(self) -> float | None:
         if self._held_back or not self._waiting:

@@ -53,7 +53,7 @@ class TurnsMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.turns = Turns(clock=lambda: self.now)
         self.logs = {partition: Log() for partition in PARTITIONS}
-        self.held: Delivery | None = None
+        self.held: list[Delivery] = []
         self.released: list[Delivery] = []
 
     @rule(partition=st.sampled_from(PARTITIONS))
@@ -66,25 +66,33 @@ class TurnsMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 10))
     def take(self, seconds: float) -> None:
         self.now += seconds
-        if self.held is not None:
-            self.released.append(self.held)
-        self.held = take_now(self.turns)
-        if self.held is not None:
-            assert self.held.end - 1 == self.logs[self.held.source].committed
+        self.released += self.held
+        taken = take_now(self.turns)
+        self.held = [taken] if taken is not None else []
+        self.all_begin_at_what_is_committed()
 
-    @precondition(lambda self: self.held is not None)
+    @precondition(lambda self: self.held)
     @rule()
-    def commit(self) -> None:
-        assert self.held is not None
-        self.turns.settle(self.held)
-        self.logs[self.held.source].committed = self.held.end
-        self.held = None
+    def take_ready(self) -> None:
+        self.held += self.turns.take_ready()
+        self.all_begin_at_what_is_committed()
+
+    def all_begin_at_what_is_committed(self) -> None:
+        for held in self.held:
+            assert held.end - 1 == self.logs[held.source].committed
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 10))
+    def commit(self, which: int) -> None:
+        held = self.held.pop(which % len(self.held))
+        self.turns.settle(held)
+        self.logs[held.source].committed = held.end
 
     @precondition(lambda self: self.released)
     @rule()
     def commit_late(self) -> None:
         late = self.released.pop()
-        if late is not self.held and late.end - 1 == self.logs[late.source].committed:
+        if late not in self.held and late.end - 1 == self.logs[late.source].committed:
             self.turns.settle(late)
             self.logs[late.source].committed = late.end
 
@@ -98,8 +106,7 @@ class TurnsMachine(RuleBasedStateMachine):
     @rule(partition=st.sampled_from(PARTITIONS))
     def lose(self, partition: Partition) -> None:
         self.turns.drop(partition)
-        if self.held is not None and self.held.source == partition:
-            self.held = None
+        self.held = [held for held in self.held if held.source != partition]
         self.reread(partition)
 
     def reread(self, partition: Partition) -> None:
@@ -108,9 +115,9 @@ class TurnsMachine(RuleBasedStateMachine):
         self.released = [old for old in self.released if old.source != partition]
 
     @invariant()
-    def one_in_hand(self) -> None:
-        busy = [partition for partition in PARTITIONS if self.turns.in_hand(partition)]
-        assert busy == ([self.held.source] if self.held is not None else [])
+    def what_is_held_is_in_hand(self) -> None:
+        busy = {partition for partition in PARTITIONS if self.turns.in_hand(partition)}
+        assert busy == {held.source for held in self.held}
 
 
 def test_offsets_never_pass_unfinished_work() -> None:
