@@ -177,7 +177,7 @@ def build_app(
             finally:
                 await app.state.database.close()
 
-    app = FastAPI(
+    app = _Application(
         title=title,
         description=description,
         version="1",
@@ -204,6 +204,26 @@ def build_app(
     if telemetry.is_kept():
         FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz", exclude_spans=["receive", "send"])
     return app
+
+
+class _Application(FastAPI):
+    """Its document offers no null where only text can travel: in a header, a query or a path."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            for path in super().openapi()["paths"].values():
+                for operation in path.values():
+                    for parameter in operation.get("parameters", []):
+                        parameter["schema"] = _without_null(parameter["schema"])
+        return super().openapi()
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    choices = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
+    if len(choices) != 1:
+        return schema
+    return choices[0] | {name: value for name, value in schema.items() if name != "anyOf"}
 
 
 def _health(service: str) -> APIRouter:
