@@ -68,7 +68,8 @@ class Database:
         self.engine = create_async_engine(
             url.replace("postgresql://", "postgresql+asyncpg://", 1),
             pool_size=pool_size,
-            max_overflow=pool_size,
+            # Connections beyond the pool would be closed after each use, and opening one costs more than ten queries.
+            max_overflow=0,
             pool_timeout=5,
             pool_recycle=1800,
             json_serializer=_to_json,

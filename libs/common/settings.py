@@ -27,7 +27,7 @@ class ServiceSettings(BaseSettings):
     smtp_url: str = Field("smtp://127.0.0.1:1025", validation_alias="SMTP_URL")
     mail_from: str = Field("no-reply@vitrine.example", validation_alias="MAIL_FROM")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")
-    database_pool_size: int = Field(10, ge=1, le=200, validation_alias="DATABASE_POOL_SIZE")
+    database_pool_size: int = Field(20, ge=1, le=200, validation_alias="DATABASE_POOL_SIZE")
     worker_port: int = Field(0, ge=0, le=65535, description="Liveness and metrics of the worker; 0 is off.")
 
     @field_validator("database_url", "broker_database_url")
