@@ -10,7 +10,6 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
-from libs.common.db import ring_after_commit
 from libs.common.errors import NotFound, Unavailable
 from libs.common.events.privacy import Verb
 from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
@@ -31,7 +30,7 @@ from services.privacy.domain import (
     TaskState,
     due_on,
 )
-from services.privacy.engine import KEYRING_TASKS, SOURCE, task
+from services.privacy.engine import SOURCE, task
 from services.privacy.kinds import RequestContact
 from services.privacy.models import Participant, Request, Task
 from services.privacy.schemas import (
@@ -142,29 +141,28 @@ async def _open_one(session: AsyncSession, caller: Caller, right: Right) -> Requ
     )
 
 
-# Whoever announced itself and whoever is expected: one row each, in the transaction that opens the request.
+# Whoever announced itself and whoever is expected: one row each, in the transaction that opens the request. An
+# erasure begins with the keyring; until the keys are gone it is nobody else's turn.
 _EXPECT = text("""
     INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
-    SELECT :request_id, name, :verb, :store_id, now() + make_interval(secs => :pause)
+    SELECT CAST(:request_id AS uuid), name, CAST(:verb AS text), CAST(:store_id AS uuid),
+        CASE WHEN name = 'keyring' THEN now() ELSE now() + make_interval(secs => :pause) END
     FROM (SELECT name FROM participant UNION SELECT unnest(CAST(:expected AS text[]))) AS everybody (name)
-""")
-_EXPECT_KEYRING = text("""
-    INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
-    VALUES (:request_id, :keyring, :verb, :store_id, now())
 """)
 
 
 async def _expect(
     session: AsyncSession, store_id: UUID, right: Right, request_id: UUID, expected: Sequence[str]
 ) -> None:
-    verb = Verb.EXPORT if right is Right.ACCESS else Verb.ERASE
-    # An erasure is issued once the keys are gone; until then nobody's turn has come.
-    pause = FIRST_PAUSE.total_seconds() if right is Right.ACCESS else None
-    values = {"request_id": request_id, "verb": verb, "store_id": store_id}
-    await session.execute(_EXPECT, {**values, "expected": expected, "pause": pause})
-    if right is Right.ERASURE:
-        await session.execute(_EXPECT_KEYRING, {**values, "keyring": KEYRING})
-        ring_after_commit(session, KEYRING_TASKS)
+    of_access = right is Right.ACCESS
+    values = {
+        "request_id": request_id,
+        "verb": Verb.EXPORT if of_access else Verb.ERASE,
+        "store_id": store_id,
+        "expected": expected if of_access else [*expected, KEYRING],
+        "pause": FIRST_PAUSE.total_seconds() if of_access else None,
+    }
+    await session.execute(_EXPECT, values)
 
 
 # --- Reading ---------------------------------------------------------------------------------------------

@@ -1,25 +1,30 @@
-"""What a participant erases, keeps and finds left over, computed from its holdings: a statement a holding,
-for any number of people at once.
+"""What a participant erases, keeps and finds left over, computed from its holdings once and done by one statement
+for any number of people.
 
 The re-read goes another way than the clean-up: it starts from the database's own catalogue, so that a table
 or a column that nobody declared is found too.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     BigInteger,
     Column,
     ColumnElement,
     FromClause,
     MetaData,
+    Row,
     Select,
     Table,
     Text,
+    TextClause,
     Uuid,
     and_,
     bindparam,
@@ -30,6 +35,7 @@ from sqlalchemy import (
     func,
     literal,
     not_,
+    null,
     or_,
     select,
     text,
@@ -37,11 +43,12 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
-from sqlalchemy.sql.selectable import CompoundSelect
 
 from libs.common.events.privacy import Retained
+from libs.common.personal.data import PersonalData
 from libs.common.personal.holdings import Attached, Holding, OnErase, is_impersonal
 from libs.common.personal.vocabulary import Retention
 
@@ -89,35 +96,85 @@ def _evidence(held: FromClause, asked: FromClause, holding: Holding) -> ColumnEl
     return cast(held.c[holding.bucket], Text) == cast(asked.c.request_id, Text)
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement built once and executed often, as the text it compiles to."""
+
+    text: TextClause
+    constants: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, executable: Any) -> "Statement":
+        """The statement that an expression compiles to."""
+        compiled = executable.compile(dialect=_DIALECT)
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+        # What the dialect writes as `:name::TYPE`, a text with parameters takes as `CAST(:name AS TYPE)`.
+        return cls(text(_CAST.sub(r"CAST(:\1 AS \2)", str(compiled))), constants)
+
+    async def execute(self, session: AsyncSession, batch: Sequence[Asked]) -> Sequence[Row[Any]]:
+        """Its rows for a batch."""
+        return (await session.execute(self.text, {**self.constants, **parameters(batch)})).all()
+
+
+_DIALECT = postgresql.dialect(paramstyle="named")
+_CAST = re.compile(r":(\w+)::(\w+(?:\[\])?)")
+
+
 # --- Erasing ---------------------------------------------------------------------------------------------
 
 
+def erasing(holdings: Sequence[Holding]) -> list[Statement]:
+    """What clears and deletes all that no law keeps, and counts it; one statement unless a table has two holdings
+    that change, which one statement cannot do to one row.
+    """
+    rounds: list[dict[str, Holding]] = []
+    for holding in holdings:
+        if holding.kept_by_law or holding.on_erase is OnErase.KEEP:
+            continue
+        free = next((one for one in rounds if holding.name not in one), None)
+        if free is None:
+            rounds.append(free := {})
+        free[holding.name] = holding
+    return [Statement.of(_changing(list(one.values()))) for one in rounds]
+
+
+def _changing(holdings: Sequence[Holding]) -> Any:
+    asked = select(asked_table()).cte("asked")
+    counts: list[Select[Any, Any, Any]] = []
+    attached: list[CTE] = []
+    for holding in holdings:
+        change = _cleared if holding.on_erase is OnErase.CLEAR else _deleted
+        changed = change(holding, asked).cte(f"changed_{holding.name}")
+        counts.append(
+            select(changed.c.request_id, literal(holding.name).label("name"), func.count().label("number"))
+            .group_by(changed.c.request_id)
+        )  # fmt: skip
+        if holding.on_erase is OnErase.DELETE:
+            attached += [
+                _detached(holding, one, asked).cte(f"detached_{one.sql.name}")
+                for one in holding.attached
+                if one.delete
+            ]
+    return union_all(*counts).add_cte(asked, *attached)
+
+
 async def erase(
-    session: AsyncSession, holdings: Iterable[Holding], batch: Sequence[Asked]
+    session: AsyncSession, statements: Iterable[Statement], batch: Sequence[Asked]
 ) -> dict[UUID, Counter[str]]:
-    """Clear and delete what no law keeps. Returns, by request, how many rows of each table changed.
+    """By request, how many rows of each table changed.
 
     Two requests of a batch for one person share the work; it is counted for one of them.
     """
     counts: dict[UUID, Counter[str]] = defaultdict(Counter)
-    values = parameters(batch)
-    for holding in holdings:
-        if holding.kept_by_law or holding.on_erase is OnErase.KEEP:
-            continue
-        if holding.on_erase is OnErase.DELETE:
-            for attached in holding.attached:
-                if attached.delete:
-                    await session.execute(_delete_attached(holding, attached), values)
-        changed = (_cleared if holding.on_erase is OnErase.CLEAR else _deleted)(holding).cte("changed")
-        counted = select(changed.c.request_id, func.count()).group_by(changed.c.request_id)
-        for request_id, count in await session.execute(counted, values):
-            counts[request_id][holding.name] += count
+    for statement in statements:
+        for row in await statement.execute(session, batch):
+            counts[row.request_id][row.name] += row.number
     return counts
 
 
-def _cleared(holding: Holding) -> ReturningUpdate[Any]:
-    held, asked = holding.sql, asked_table()
-    emptied: dict[str, Any] = dict.fromkeys(holding.emptied)
+def _cleared(holding: Holding, asked: FromClause) -> ReturningUpdate[Any]:
+    held = holding.sql
+    emptied: dict[str, Any] = {name: null() for name in holding.emptied}
     if "version" in held.c:
         emptied["version"] = held.c.version + 1
     return (
@@ -132,8 +189,8 @@ def _cleared(holding: Holding) -> ReturningUpdate[Any]:
     )
 
 
-def _deleted(holding: Holding) -> ReturningDelete[Any]:
-    held, asked = holding.sql, asked_table()
+def _deleted(holding: Holding, asked: FromClause) -> ReturningDelete[Any]:
+    held = holding.sql
     return (
         delete(held)
         .where(belongs_to(held, asked, holding), not_(_evidence(held, asked, holding)))
@@ -141,8 +198,8 @@ def _deleted(holding: Holding) -> ReturningDelete[Any]:
     )
 
 
-def _delete_attached(holding: Holding, attached: Attached) -> Any:
-    held, asked, child = holding.sql, asked_table(), attached.sql
+def _detached(holding: Holding, attached: Attached, asked: FromClause) -> Any:
+    held, child = holding.sql, attached.sql
     return delete(child).where(
         child.c.store_id == held.c.store_id,
         child.c[attached.by] == held.c.id,
@@ -154,41 +211,61 @@ def _delete_attached(holding: Holding, attached: Attached) -> Any:
 # --- What the law keeps ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What counts the rows that stay, and the kinds they are of."""
+
+    statement: Statement | None
+    kinds: Mapping[str, type[PersonalData]]
+
+    @classmethod
+    def of(cls, holdings: Iterable[Holding]) -> "Keeping":
+        """The statement for these holdings; none when no law keeps anything."""
+        kept = [holding for holding in holdings if _stays(holding)]
+        kinds = {holding.kind.__name__: holding.kind for holding in kept if holding.kind is not None}
+        return cls(Statement.of(union_all(*map(_kept, kept))) if kept else None, kinds)
+
+
 async def retained(
-    session: AsyncSession, holdings: Iterable[Holding], batch: Sequence[Asked]
+    session: AsyncSession, keeping: Keeping, batch: Sequence[Asked]
 ) -> dict[UUID, list[Retained]]:
     """By request: what stays, of which kind, on what ground and until when."""
     kept: dict[UUID, list[Retained]] = defaultdict(list)
-    for holding in holdings:
-        if (statement := _kept(holding)) is None or holding.kind is None:
-            continue
-        retention = holding.kind.retention
-        for row in await session.execute(statement, parameters(batch)):
-            kept[row.request_id].append(
-                Retained(
-                    kind=holding.kind.__name__,
-                    retention=retention,
-                    bucket=row.bucket,
-                    count=row.number,
-                    ground=retention.period.law,
-                    until=retention.period.expires_on(row.bucket),
-                )
+    for row in await keeping.statement.execute(session, batch) if keeping.statement is not None else ():
+        retention = keeping.kinds[row.kind].retention
+        kept[row.request_id].append(
+            Retained(
+                kind=row.kind,
+                retention=retention,
+                bucket=row.bucket,
+                count=row.number,
+                ground=retention.period.law,
+                until=retention.period.expires_on(row.bucket),
             )
+        )
     return kept
 
 
-def _kept(holding: Holding) -> Select[Any, Any, Any] | None:
+def _stays(holding: Holding) -> bool:
+    return (holding.kept_by_law and holding.box is not None) or (
+        holding.retention is Retention.REQUEST and holding.bucket is not None
+    )
+
+
+def _kept(holding: Holding) -> Select[Any, Any, Any, Any]:
     held, asked = holding.sql, asked_table()
-    if holding.kept_by_law and holding.box is not None:
-        stays = held.c[holding.box].is_not(None)
-    elif holding.retention is Retention.REQUEST and holding.bucket is not None:
-        stays = _evidence(held, asked, holding)
-    else:
-        return None
-    bucket = cast(held.c[holding.bucket], Text) if holding.bucket else literal("")
-    rows = select(asked.c.request_id, bucket.label("bucket"), func.count().label("number"))
+    full = held.c[holding.box].is_not(None) if holding.box else true()
+    stays = full if holding.kept_by_law else and_(full, _evidence(held, asked, holding))
+    bucket = cast(held.c[holding.bucket], Text) if holding.bucket else cast(literal(""), Text)
+    kind = holding.kind.__name__ if holding.kind is not None else ""
     return (
-        rows.join_from(asked, held, belongs_to(held, asked, holding))
+        select(
+            asked.c.request_id,
+            literal(kind).label("kind"),
+            bucket.label("bucket"),
+            func.count().label("number"),
+        )
+        .join_from(asked, held, belongs_to(held, asked, holding))
         .where(stays)
         .group_by(asked.c.request_id, bucket)
     )
@@ -218,9 +295,7 @@ _CATALOGUE = text("""
 """)
 
 
-async def rereading(
-    session: AsyncSession, holdings: Sequence[Holding]
-) -> CompoundSelect[Any, Any, Any] | None:
+async def rereading(session: AsyncSession, holdings: Sequence[Holding]) -> Statement | None:
     """The statement that counts what an erasure left, by request and table, for the database as it is now."""
     tables: dict[str, dict[str, str]] = defaultdict(dict)
     for row in await session.execute(_CATALOGUE):
@@ -230,16 +305,16 @@ async def rereading(
         for name, columns in tables.items()
         if name not in MACHINERY and "store_id" in columns
     ]
-    return union_all(*counts) if counts else None
+    return Statement.of(union_all(*counts)) if counts else None
 
 
 async def left_over(
-    session: AsyncSession, statement: CompoundSelect[Any, Any, Any] | None, batch: Sequence[Asked]
+    session: AsyncSession, statement: Statement | None, batch: Sequence[Asked]
 ) -> dict[UUID, Counter[str]]:
     """By request, how many rows of each table still say something about its person."""
     left: dict[UUID, Counter[str]] = defaultdict(Counter)
     if statement is not None:
-        for row in await session.execute(statement, parameters(batch)):
+        for row in await statement.execute(session, batch):
             left[row.request_id][row.name] += row.number
     return left
 

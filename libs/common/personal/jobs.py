@@ -1,20 +1,19 @@
 """What a participant was asked and what it answered: a task issued again gets the same answer again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, PrimaryKeyConstraint, func, select, text
+from sqlalchemy import Index, PrimaryKeyConstraint, Row, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, Database, impersonal, ring_after_commit
 from libs.common.events.privacy import TaskAnswered, TaskIssued, Verb
-from libs.common.personal.erasure import Asked, parameters
+from libs.common.personal.erasure import Asked
 from libs.common.personal.export import Gathering
 
 CHANNEL = "participant_jobs"
@@ -65,7 +64,7 @@ class Announcement(Base):
 class Known:
     """What was noted before about some requests."""
 
-    _jobs: Mapping[tuple[UUID, str], ParticipantJob]
+    _jobs: Mapping[tuple[UUID, str], Row[Any]]
 
     def round_of(self, task: TaskIssued) -> int:
         """The newest round this task was asked in before; 0 for never."""
@@ -77,44 +76,44 @@ class Known:
         job = self._jobs.get((task.request_id, task.verb))
         if job is None or job.round != task.round or job.answer is None:
             return None
-        return TaskAnswered.model_validate(job.answer)
+        return TaskAnswered.model_validate_json(job.answer)
+
+
+_KNOWN = text("""
+    SELECT request_id, verb, round, CAST(answer AS text) AS answer FROM participant_job
+    WHERE request_id = ANY(CAST(:requests AS uuid[]))
+""")
 
 
 async def known(session: AsyncSession, requests: Sequence[UUID]) -> Known:
     """What was noted before about these requests."""
-    rows = await session.scalars(select(ParticipantJob).where(ParticipantJob.request_id.in_(requests)))
-    return Known({(job.request_id, job.verb): job for job in rows})
+    rows = await session.execute(_KNOWN, {"requests": requests})
+    return Known({(row.request_id, row.verb): row for row in rows})
 
 
-_NEW = upsert(ParticipantJob)
-_NEWEST = _NEW.on_conflict_do_update(
-    index_elements=[ParticipantJob.request_id, ParticipantJob.verb],
-    set_={
-        name: _NEW.excluded[name]
-        for name in ("round", "subject_id", "generation", "answer", "attempts", "next_try_at")
-    },
-    where=ParticipantJob.round <= _NEW.excluded.round,
-)
+_SAVE = text("""
+    INSERT INTO participant_job AS job (request_id, verb, store_id, round, answer)
+    SELECT request_id, verb, :store_id, round, CAST(answer AS jsonb)
+    FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[]), CAST(:rounds AS bigint[]),
+        CAST(:answers AS text[])) AS given (request_id, verb, round, answer)
+    ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, answer = excluded.answer,
+        subject_id = NULL, generation = NULL, next_try_at = NULL
+    WHERE job.round <= excluded.round
+""")
 
 
-async def save(session: AsyncSession, store_id: UUID, answers: Iterable[TaskAnswered]) -> None:
+async def save(session: AsyncSession, store_id: UUID, answers: Sequence[TaskAnswered]) -> None:
     """Keep answers, to give them again; from now on nothing here names the person."""
-    rows = [
-        {
-            "request_id": answer.request_id,
-            "verb": answer.verb.value,
-            "store_id": store_id,
-            "round": answer.round,
-            "subject_id": None,
-            "generation": None,
-            "answer": answer.model_dump(mode="json"),
-            "attempts": 0,
-            "next_try_at": None,
-        }
-        for answer in answers
-    ]
-    if rows:
-        await session.execute(_NEWEST, rows)
+    if not answers:
+        return
+    values = {
+        "store_id": store_id,
+        "requests": [answer.request_id for answer in answers],
+        "verbs": [answer.verb.value for answer in answers],
+        "rounds": [answer.round for answer in answers],
+        "answers": [answer.model_dump_json() for answer in answers],
+    }
+    await session.execute(_SAVE, values)
 
 
 _NOTE = text("""
@@ -144,24 +143,6 @@ async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued
     }
     await session.execute(_NOTE, values)
     ring_after_commit(session, CHANNEL)
-
-
-_CANCEL = text("""
-    DELETE FROM participant_job WHERE (request_id, verb) IN (
-        SELECT job.request_id, job.verb FROM participant_job AS job
-        JOIN unnest(CAST(:store_ids AS uuid[]), CAST(:subject_ids AS uuid[]), CAST(:generations AS bigint[]))
-            AS asked (store_id, subject_id, generation)
-            ON (job.store_id, job.subject_id) = (asked.store_id, asked.subject_id)
-            AND job.generation <= asked.generation
-        ORDER BY job.request_id FOR UPDATE OF job)
-""")
-
-
-async def cancel(session: AsyncSession, batch: Sequence[Asked]) -> None:
-    """Nothing more is exported about people who are being erased."""
-    values = parameters(batch)
-    del values["request_ids"]
-    await session.execute(_CANCEL, values)
 
 
 # --- Exports under way -----------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ import orjson
 from joserfc.jwk import ECKey
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.selectable import CompoundSelect
 
 from libs.common import inbox
 from libs.common.auth import PLATFORM_STORE
@@ -41,10 +40,10 @@ from libs.common.outbox import publish, publish_all
 from libs.common.personal import erasure, jobs
 from libs.common.personal.answers import sign
 from libs.common.personal.datamap import data_map
-from libs.common.personal.erasure import Asked
+from libs.common.personal.erasure import Asked, Keeping, Statement
 from libs.common.personal.export import Gathering, Record, Unreadable, records_of, seal
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, Person
-from libs.common.personal.jobs import Announcement
+from libs.common.personal.jobs import Announcement, ParticipantJob
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vault import announce
 from libs.common.settings import ServiceSettings
@@ -60,7 +59,8 @@ REQUEST_LETTERS = Holding(
     table=WaitingLetter, box="box", kind=RequestLetter, only={"kind": "RequestLetter"},
     on_erase=OnErase.KEEP, exported=False,
 )  # fmt: skip
-"""Letters wait in every service's database, so every participant has these two."""
+EXPORTS = Holding(table=ParticipantJob, on_erase=OnErase.DELETE, exported=False)
+"""Letters, and exports that are still to be made, wait in every service's database."""
 
 _CATALOGUE_SECONDS = 60.0
 _ANNOUNCED_AGAIN_AFTER = timedelta(days=1)
@@ -84,10 +84,12 @@ class Participant:
         copies: Iterable[Copy] = COPIES,
     ) -> None:
         self.service = service
-        self.holdings = (*holdings, LETTERS, REQUEST_LETTERS)
+        self.holdings = (*holdings, LETTERS, REQUEST_LETTERS, EXPORTS)
+        self._erasing = erasure.erasing(self.holdings)
+        self._keeping = Keeping.of(self.holdings)
         self.copies = tuple(copies)
         self._settings = settings
-        self._rereading: tuple[float, CompoundSelect[Any, Any, Any] | None] = (float("-inf"), None)
+        self._rereading: tuple[float, Statement | None] = (float("-inf"), None)
 
     @cached_property
     def key(self) -> ECKey:
@@ -148,9 +150,8 @@ class Participant:
         for holding in self.holdings:
             if holding.before_erase is not None:
                 await holding.before_erase(session, batch[0].store_id, people)
-        await jobs.cancel(session, batch)
-        counts = await erasure.erase(session, self.holdings, batch)
-        kept = await erasure.retained(session, self.holdings, batch)
+        counts = await erasure.erase(session, self._erasing, batch)
+        kept = await erasure.retained(session, self._keeping, batch)
         return [
             self._answer(
                 task,
@@ -174,7 +175,7 @@ class Participant:
             for task in tasks
         ]
 
-    async def _reread(self, session: AsyncSession) -> CompoundSelect[Any, Any, Any] | None:
+    async def _reread(self, session: AsyncSession) -> Statement | None:
         """The catalogue is read once a minute: only a migration changes it."""
         until, statement = self._rereading
         if monotonic() >= until:

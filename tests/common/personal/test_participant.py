@@ -598,7 +598,7 @@ async def test_an_announcement_is_made_once_until_something_changes(made_shop: S
     assert not more
     assert first.public_key == PUBLIC_KEY and "d" not in first.public_key
     assert {entry["table"] for entry in first.data_map if "table" in entry} == {
-        "purchase", "invoice", "visit", "waiting_letter",
+        "purchase", "invoice", "visit", "waiting_letter", "participant_job",
     }  # fmt: skip
     changed = Participant(service=SHOP, holdings=shop.HOLDINGS[:1], settings=ServiceSettings)
     changed.__dict__["key"] = KEY
