@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 from asyncpg import InternalClientError, PostgresError
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
@@ -198,6 +199,9 @@ def is_outage(error: BaseException) -> bool:
             or state in _NOT_THIS_TIME
             or (isinstance(error, OperationalError) and not state)
         )
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):
+        # What a pool raises where SQLAlchemy's own errors are not around it: `Database.read`.
+        return not error.sqlstate or error.sqlstate[:2] in _OUTAGES
     return isinstance(error, PostgresError) and str(error.sqlstate)[:2] in _OUTAGES
 
 
