@@ -53,7 +53,8 @@ async def make_due(platform: Platform, request_id: UUID) -> None:
     async with platform.database.session(platform.store_id) as session:
         await session.execute(
             text(
-                "UPDATE task SET next_issue_at = now() - interval '1 day' WHERE request_id = :id AND next_issue_at IS NOT NULL"
+                "UPDATE task SET next_issue_at = now() - interval '1 day'"
+                " WHERE request_id = :id AND next_issue_at IS NOT NULL"
             ),
             {"id": request_id},
         )
