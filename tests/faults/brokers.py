@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.databases import database
 from deploy.local.environment import SERVICES
@@ -30,6 +31,10 @@ class Log(Protocol):
 
     async def lag(self) -> int:
         """Records that some group has still to commit."""
+        ...
+
+    async def members(self, group: str) -> int:
+        """How many share the group's partitions; 0 while they are being shared out."""
         ...
 
 
@@ -66,6 +71,11 @@ class EmbeddedLog:
         waiting = "SELECT sum(next_offset - committed) FROM assignment JOIN topic_partition USING (topic, partition)"
         return int(await self._run(database("broker"), waiting) or 0)
 
+    async def members(self, group: str) -> int:
+        """Those that hold a partition."""
+        holding = "SELECT count(DISTINCT member) FROM assignment WHERE group_name = $1"
+        return int(await self._run(database("broker"), holding, group))
+
 
 class KafkaLog:
     """Apache Kafka, killed and started as a process."""
@@ -96,6 +106,17 @@ class KafkaLog:
                 ends = await consumer.end_offsets(partitions)
                 waiting += sum([ends[one] - (await consumer.committed(one) or 0) for one in partitions])
         return waiting
+
+    async def members(self, group: str) -> int:
+        """As the coordinator knows them."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._kafka.bootstrap_servers)
+        await admin.start()
+        try:
+            answers: list[Any] = await admin.describe_consumer_groups([group])
+        finally:
+            await admin.close()
+        _, _, state, _, _, members, *_ = answers[0].groups[0]
+        return len(members) if state == "Stable" else 0
 
     def _member(self, group: str) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -19,7 +20,7 @@ from deploy.local.platform import Platform
 from deploy.local.shop import Account, Order, Shop, Surprise, key, until
 from tests.faults import history
 from tests.faults.brokers import Log, log_of
-from tests.faults.crashing import SOUND
+from tests.faults.crashing import BURNT, SOUND
 
 STOCK = 100_000
 PATIENCE = 60.0
@@ -72,11 +73,18 @@ class Running:
     async def repair(self) -> None:
         """Start what a failed test left lying."""
         await self.platform.postgres.start()
+        await becomes(self._has_recovered, "PostgreSQL to have recovered")
         await self.log.start()
         for process in self.platform.processes.values():
             process.resume()
             await process.start()
         await self.platform.ready()
+
+    async def _has_recovered(self) -> bool:
+        try:
+            return bool(await self.rows("broker", "SELECT 1"))
+        except (OSError, asyncpg.PostgresError):
+            return False
 
     # --- Databases ---------------------------------------------------------------------------------------
 
@@ -92,6 +100,14 @@ class Running:
         """The one value of a query."""
         [row] = await self.rows(service, query, *arguments)
         return row[0]
+
+    async def execute(self, service: str, statements: str) -> None:
+        """Change something in a service's database, as its superuser."""
+        connection = await self.platform.postgres.connect(database(service))
+        try:
+            await connection.execute(statements)
+        finally:
+            await connection.close()
 
     async def backlog(self, *services: str) -> int:
         """Events that are not sent yet."""
@@ -124,7 +140,9 @@ class Running:
 
         return await until(attempt, f"{method} {path} to succeed", PATIENCE)
 
-    async def buy(self, email: str = "", *, variant: str = "", **options: Any) -> Order:
+    async def buy(
+        self, email: str = "", *, variant: str = "", headers: dict[str, str] | None = None
+    ) -> Order:
         """A guest's order of one piece; every command is sent until it is acknowledged."""
         store = self.owner.store_id
         carts = f"/orders/v1/stores/{store}/carts"
@@ -133,10 +151,13 @@ class Running:
         line = f"{carts}/{cart['id']}/lines/{variant or self.variant}"
         await self.persist("PUT", line, json={"quantity": 1}, headers=secret)
         body = checkout_body(cart["id"], email or address("guest"))
-        headers = secret | key() | options.pop("headers", {})
+        headers = secret | key()
         path = f"/orders/v1/stores/{store}/orders"
-        placed = (await self.persist("POST", path, json=body, headers=headers, **options)).json()
-        order = Order(store, placed["id"], placed["number"], placed["view_secret"])
+        return self.acknowledge((await self.persist("POST", path, json=body, headers=headers)).json())
+
+    def acknowledge(self, placed: dict[str, Any]) -> Order:
+        """Remember the reply to a checkout."""
+        order = Order(self.owner.store_id, placed["id"], placed["number"], placed["view_secret"])
         self.acknowledged[order.id] = order
         return order
 
@@ -182,6 +203,7 @@ class Running:
         """Effects are the acknowledged commands, each once; nothing was lost, invented, doubled or reordered."""
         happened = await self.settle()
         assert happened.invented() == {}
+        assert happened.doubled() == {}
         assert happened.inversions() == []
         assert happened.steps_back() == []
         store = self.owner.store_id
@@ -212,20 +234,27 @@ def checkout_body(cart_id: str, email: str) -> dict[str, Any]:
     return {"cart_id": cart_id, "contact": contact, "payment_method": "bank_transfer"}
 
 
+async def burnt(worker: Child, point: str) -> None:
+    """Wait until a worker has come to its point, and nowhere else to an end."""
+
+    async def look() -> bool:
+        return worker.last_words() == f"{BURNT} {point}"
+
+    await becomes(look, f"{worker.name} to burn its fuse")
+
+
 async def ended(process: Child, within: float = 30) -> None:
     """Wait for a process to be gone."""
 
-    async def look() -> bool | None:
-        return process.pid is None or None
-
-    await until(look, f"{process.name} to end", within)
+    await becomes(lambda: process.pid is None, f"{process.name} to end", within)
 
 
-async def becomes(condition: Callable[[], Awaitable[object]], what: str, within: float = PATIENCE) -> None:
+async def becomes(condition: Callable[[], object], what: str, within: float = PATIENCE) -> None:
     """Wait until a condition is true."""
 
     async def look() -> bool | None:
-        return bool(await condition()) or None
+        found = condition()
+        return bool(await found if isinstance(found, Awaitable) else found) or None
 
     await until(look, what, within)
 

@@ -2,8 +2,8 @@
 
     python -m tests.faults.crashing orders after-acknowledgement 3 KILL
 
-The worker is the real one. From outside come only where it dies, and shorter times: a silent member of a group
-and a silent transaction are given up after seconds, so that the tests need not wait for what others wait for.
+The worker is the real one. From outside come where it dies, shorter times (a silent member of a group and a silent
+transaction are given up after seconds), and an effect of every event that no second handling would leave unseen.
 """
 
 import os
@@ -15,13 +15,15 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.broker import Record
 from libs.common.broker.kafka import KafkaBroker
 from libs.common.broker.postgres import EmbeddedBroker
 from libs.common.broker.turns import Delivery
+from libs.common.inbox import Handlers, batched
 from libs.common.worker import Worker
 
 POINTS = (
@@ -83,6 +85,30 @@ def hurry(service: str) -> None:
         connection.cursor().execute(f"SET idle_in_transaction_session_timeout = '{SILENCE}s'")
 
     event.listen(Engine, "connect", give_up_soon)
+
+
+def bear_witness() -> None:
+    """Have every handler write down each event, in its own transaction: twice handled is then twice written."""
+    begin = Worker.__init__
+
+    def begin_with_witness(
+        worker: Worker, work: Any, *, handlers: Handlers, duties: Sequence[Any] = ()
+    ) -> None:
+        begin(worker, work, handlers={kind: _witnessed(one) for kind, one in handlers.items()}, duties=duties)
+
+    Worker.__init__ = begin_with_witness  # type: ignore[method-assign]
+
+
+def _witnessed(handler: Any) -> Any:
+    async def handle(session: AsyncSession, given: Any) -> None:
+        events = given if hasattr(handler, "batched") else [given]
+        await session.execute(_EFFECT, [{"event_id": event.envelope.id} for event in events])
+        await handler(session, given)
+
+    return batched(handle) if hasattr(handler, "batched") else handle
+
+
+_EFFECT = text("INSERT INTO effect (event_id) VALUES (:event_id)")
 
 
 def arm(fuse: Fuse) -> None:
@@ -153,6 +179,7 @@ def main() -> None:
     if point not in (*POINTS, SOUND):
         raise SystemExit(f"no such point: {point}")
     hurry(service)
+    bear_witness()
     arm(Fuse(point, int(times), signal.Signals[f"SIG{wanted}"]))
     sys.argv = [service]
     runpy.run_module(f"services.{service}.worker", run_name="__main__")

@@ -1,21 +1,21 @@
 """What happened, read afterwards from outboxes and inboxes: nothing lost, invented, doubled or out of order.
 
-Every event that was ever published lies in an outbox, every event that was handled in an inbox. The tests add one
-column to the inbox, a number that PostgreSQL draws when a row is written, so that the order of handling is known.
+Every event that was ever published lies in an outbox, every event that was dealt with in an inbox. The workers under
+test also write each event that they handle into a table of the tests, in the handler's own transaction: there it would
+lie twice if it was handled twice, and a number says in which order.
 """
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 from uuid import UUID
 
-from deploy.local.databases import database
+from deploy.local.databases import app_role, database
 from deploy.local.environment import SERVICES
 from deploy.local.postgres import PostgresServer
 
-_PUBLISHED = """
-    SELECT id, topic, key, (headers ->> 'ce_id')::uuid AS event_id, headers ->> 'ce_type' AS type,
+_PUBLISHED = """SELECT id, topic, key, (headers ->> 'ce_id')::uuid AS event_id, headers ->> 'ce_type' AS type,
         (convert_from(payload, 'UTF8')::jsonb ->> 'version')::bigint AS version
     FROM outbox ORDER BY id
 """
@@ -23,32 +23,43 @@ _PUBLISHED = """
 
 @dataclass
 class History:
-    """The events of a platform: per service what it published and, by event, when it handled it."""
+    """The events of a platform, by service: what it published, what it dealt with, and its effects in their order."""
 
-    published: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
-    handled: dict[str, dict[UUID, int]] = field(default_factory=dict[str, dict[UUID, int]])
+    published: dict[str, list[Any]]
+    known: dict[str, set[UUID]]
+    effects: dict[str, list[UUID]]
 
     def lost(self) -> dict[str, int]:
-        """By service: events it handles, published and never handled there."""
-        return _numbers({name: self._expected(name) - self.handled[name].keys() for name in SERVICES})
+        """By service: events it handles, published and never dealt with there."""
+        return _numbers({name: self._expected(name) - self.known[name] for name in SERVICES})
 
     def invented(self) -> dict[str, int]:
-        """By service: events handled that nobody published."""
-        return _numbers({name: self.handled[name].keys() - self._expected(name) for name in SERVICES})
+        """By service: events dealt with that nobody published."""
+        return _numbers({name: self.known[name] - self._expected(name) for name in SERVICES})
+
+    def doubled(self) -> dict[str, int]:
+        """By service: events that had their effect more than once."""
+        return _numbers(
+            {
+                name: {event for event, times in Counter(self.effects[name]).items() if times > 1}
+                for name in SERVICES
+            }
+        )
 
     def inversions(self) -> list[str]:
         """Where a service handled a later event of a key before an earlier one."""
         found: list[str] = []
         for producer, rows in self.published.items():
-            for consumer, handled in self.handled.items():
+            for consumer, effects in self.effects.items():
+                places = {event: place for place, event in enumerate(effects)}
                 last: dict[tuple[str, str], int] = {}
                 for row in rows:
-                    witness = handled.get(row["event_id"])
-                    if witness is None:
+                    place = places.get(row["event_id"])
+                    if place is None:
                         continue
-                    if witness < last.get((row["topic"], row["key"]), 0):
+                    if place < last.get((row["topic"], row["key"]), 0):
                         found.append(f"{producer} → {consumer}: {row['type']} of {row['key']}")
-                    last[row["topic"], row["key"]] = witness
+                    last[row["topic"], row["key"]] = place
         return found
 
     def steps_back(self) -> list[str]:
@@ -87,28 +98,36 @@ _HANDLED = {
 
 
 async def witness(postgres: PostgresServer) -> None:
-    """Have PostgreSQL number the rows of every inbox as they are written."""
+    """Make the table into which workers under test write what they handle."""
     for service in SERVICES:
-        connection = await postgres.connect(database(service))
-        try:
-            await connection.execute(
-                "ALTER TABLE inbox ADD COLUMN witness bigint GENERATED ALWAYS AS IDENTITY"
-            )
-        finally:
-            await connection.close()
+        await _fetch(
+            postgres,
+            service,
+            "CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, event_id uuid NOT NULL);"
+            f"GRANT INSERT ON effect TO {app_role(service)}",
+        )
 
 
 async def read(postgres: PostgresServer) -> History:
-    """The history so far. Inboxes first, so that what is found in them is found in the outboxes too."""
-    history: dict[str, defaultdict[str, Any]] = {"published": defaultdict(list), "handled": defaultdict(dict)}
-    for kind, query in (("handled", "SELECT event_id, witness FROM inbox"), ("published", _PUBLISHED)):
-        for service in SERVICES:
-            connection = await postgres.connect(database(service))
-            try:
-                rows = await connection.fetch(query)
-            finally:
-                await connection.close()
-            history[kind][service] = (
-                {row["event_id"]: row["witness"] for row in rows} if kind == "handled" else list(rows)
-            )
-    return History(**history)
+    """The history so far. Outboxes last, so that what is found elsewhere is found in them too."""
+    effects = {
+        name: await _fetch(postgres, name, "SELECT event_id FROM effect ORDER BY id") for name in SERVICES
+    }
+    known = {name: await _fetch(postgres, name, "SELECT event_id FROM inbox") for name in SERVICES}
+    published = {name: await _fetch(postgres, name, _PUBLISHED) for name in SERVICES}
+    return History(
+        published,
+        {name: {row["event_id"] for row in rows} for name, rows in known.items()},
+        {name: [row["event_id"] for row in rows] for name, rows in effects.items()},
+    )
+
+
+async def _fetch(postgres: PostgresServer, service: str, query: str) -> list[Any]:
+    connection = await postgres.connect(database(service))
+    try:
+        if query.startswith("SELECT"):
+            return list(await connection.fetch(query))
+        await connection.execute(query)
+        return []
+    finally:
+        await connection.close()

@@ -25,11 +25,7 @@ class Load:
     async def goes_on(self, orders: int = 3) -> None:
         """Wait until so many more orders were acknowledged."""
         goal = len(self.placed) + orders
-
-        async def reached() -> bool:
-            return len(self.placed) >= goal
-
-        await becomes(reached, "orders to be acknowledged")
+        await becomes(lambda: len(self.placed) >= goal, "orders to be acknowledged")
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import asyncio
 import random
 
 from deploy.local.shop import Account
-from tests.faults.conftest import Running, becomes, ended
-from tests.faults.crashing import BURNT, POINTS
+from tests.faults.conftest import Running, becomes, burnt, ended
+from tests.faults.crashing import POINTS
 from tests.faults.load import load
 
 SEED = 20_260_101
@@ -44,16 +44,16 @@ async def _through_all_points(running: Running, service: str) -> None:
             await _works(running, service)
             await worker.stop()
         await ended(worker)
-        assert worker.last_words() == f"{BURNT} {point}"
+        await burnt(worker, point)
     await normal.start()
 
 
 async def _works(running: Running, service: str) -> None:
     """Wait until somebody handles events of the service."""
-    newest = "SELECT coalesce(max(witness), 0) FROM inbox"
-    before = await running.value(service, newest)
+    number = "SELECT count(*) FROM effect"
+    before = await running.value(service, number)
 
     async def has_handled() -> bool:
-        return await running.value(service, newest) > before
+        return await running.value(service, number) > before
 
     await becomes(has_handled, f"{service} to handle events")
