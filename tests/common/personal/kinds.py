@@ -30,7 +30,7 @@ class Parcel(
     note: Annotated[Plain, Category("user.contact.address")] | None = None
 
 
-class Profile(
+class Nickname(
     PersonalData,
     retention=Retention.ACCOUNT,
     purposes=[Purpose.PROVIDE_ACCOUNT],

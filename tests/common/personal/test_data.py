@@ -25,14 +25,14 @@ from libs.common.personal.data import (
 )
 from libs.common.personal.errors import BoxDoesNotOpen
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
-from tests.common.personal.kinds import Parcel, Place, Plain, Profile
+from tests.common.personal.kinds import Nickname, Parcel, Place, Plain
 
 CANARY = "Zéphyrine Canari"
 
 
 class Shipment(BaseModel):
     contact: Sealed[Parcel]
-    other: Sealed[Profile] | None = None
+    other: Sealed[Nickname] | None = None
 
 
 def key(**changes: Any) -> DataKey:
@@ -62,20 +62,20 @@ def test_any_text_comes_out_as_it_went_in(name: str, street: str, streets: list[
 
 def test_the_same_data_is_never_sealed_into_the_same_bytes() -> None:
     one = key()
-    assert len({encrypt(Profile(name=CANARY), one).payload for _ in range(50)}) == 50
+    assert len({encrypt(Nickname(name=CANARY), one).payload for _ in range(50)}) == 50
 
 
 @pytest.mark.parametrize("field", ["store_id", "subject_id"])
 def test_a_box_moved_to_another_row_does_not_open(field: str) -> None:
     one = key()
-    box = encrypt(Profile(name=CANARY), one)
+    box = encrypt(Nickname(name=CANARY), one)
     with pytest.raises(BoxDoesNotOpen):
         decrypt(box, as_other(one, **{field: uuid4()}))
 
 
 def test_a_box_read_as_another_kind_does_not_open() -> None:
     one = key()
-    box = encrypt(Profile(name=CANARY), one)
+    box = encrypt(Nickname(name=CANARY), one)
     with pytest.raises(BoxDoesNotOpen):
         decrypt(Sealed(Parcel, box.payload), one)
 
@@ -83,34 +83,34 @@ def test_a_box_read_as_another_kind_does_not_open() -> None:
 def test_another_key_of_the_same_name_does_not_open() -> None:
     one = key()
     with pytest.raises(BoxDoesNotOpen):
-        decrypt(encrypt(Profile(name=CANARY), one), as_other(one, material=bytes(32)))
+        decrypt(encrypt(Nickname(name=CANARY), one), as_other(one, material=bytes(32)))
 
 
 def test_no_flipped_bit_goes_unnoticed() -> None:
     one = key()
-    payload = encrypt(Profile(name="A"), one).payload
+    payload = encrypt(Nickname(name="A"), one).payload
     for position in range(len(payload) * 8):
         altered = bytearray(payload)
         altered[position // 8] ^= 1 << position % 8
         with pytest.raises((BoxDoesNotOpen, ValueError)):
-            decrypt(Sealed(Profile, bytes(altered)), one)
+            decrypt(Sealed(Nickname, bytes(altered)), one)
 
 
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_box_are_refused(payload: bytes) -> None:
     if len(payload) >= 45 and payload[0] == 1:
-        assert Sealed(Profile, payload).key_id == UUID(bytes=payload[1:17])
+        assert Sealed(Nickname, payload).key_id == UUID(bytes=payload[1:17])
     else:
         with pytest.raises(ValueError, match="not a sealed box"):
-            Sealed(Profile, payload)
+            Sealed(Nickname, payload)
 
 
 def test_a_box_is_a_value() -> None:
     one = key()
-    box = encrypt(Profile(name=CANARY), one)
-    same = Sealed(Profile, box.payload)
+    box = encrypt(Nickname(name=CANARY), one)
+    same = Sealed(Nickname, box.payload)
     assert box == same
-    assert len({box, same, encrypt(Profile(name=CANARY), one)}) == 2
+    assert len({box, same, encrypt(Nickname(name=CANARY), one)}) == 2
     assert box.key_id == one.key_id
     assert pickle.loads(pickle.dumps(box)) == box
     with pytest.raises(AttributeError):
@@ -174,7 +174,7 @@ def test_json_that_is_no_box_is_refused(contact: object) -> None:
 
 def test_a_box_of_another_kind_is_refused() -> None:
     with pytest.raises(ValidationError):
-        Shipment.model_validate({"contact": encrypt(Profile(name=CANARY), key())})
+        Shipment.model_validate({"contact": encrypt(Nickname(name=CANARY), key())})
 
 
 def test_a_field_of_boxes_names_their_kind() -> None:
@@ -185,9 +185,9 @@ def test_a_field_of_boxes_names_their_kind() -> None:
 
 
 def test_a_column_takes_boxes_of_its_kind() -> None:
-    column = SealedColumn(Profile)
+    column = SealedColumn(Nickname)
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    box = encrypt(Profile(name=CANARY), key())
+    box = encrypt(Nickname(name=CANARY), key())
     assert isinstance(column.load_dialect_impl(dialect), LargeBinary)
     assert column.process_bind_param(box, dialect) == box.payload
     assert column.process_result_value(box.payload, dialect) == box
@@ -280,11 +280,11 @@ def test_declarations_are_kept() -> None:
 
 
 def test_personal_data_cannot_be_changed_or_extended() -> None:
-    data = Profile(name=CANARY)
+    data = Nickname(name=CANARY)
     with pytest.raises(ValidationError):
         data.name = "another"
     with pytest.raises(ValidationError):
-        Profile.model_validate({"name": CANARY, "more": 1})
+        Nickname.model_validate({"name": CANARY, "more": 1})
 
 
 # --- Retention -------------------------------------------------------------------------------------------

@@ -436,6 +436,18 @@ async def test_an_export_shows_what_is_held_and_no_password(made_shop: Shop) -> 
     ]  # fmt: skip
 
 
+async def test_an_export_shows_this_life_and_not_what_is_kept_of_an_earlier_one(made_shop: Shop) -> None:
+    somebody = uuid4()
+    await made_shop.purchase(somebody)
+    await made_shop.invoice(somebody)
+    await made_shop.ask(task(Verb.ERASE, somebody))
+    await made_shop.keyring.client("privacy").destroy([Erasure(made_shop.store_id, somebody, 1, uuid4())])
+    await made_shop.purchase(somebody, name="Back again")
+    asked = task(Verb.EXPORT, somebody).model_copy(update={"generation": 2})
+    answer, _ = await made_shop.export(asked)
+    assert answer.counts == {"purchase": 1}
+
+
 async def test_an_export_of_nobody_has_no_chunks(made_shop: Shop) -> None:
     answer, chunks = await made_shop.export(task(Verb.EXPORT, uuid4()))
     assert (answer.outcome, answer.chunks, answer.digest, chunks) == (Outcome.NOTHING_HELD, 0, "", [])

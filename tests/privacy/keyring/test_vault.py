@@ -26,7 +26,7 @@ from libs.common.personal.errors import (
 from libs.common.personal.keys import Erasure
 from libs.common.personal.vault import KEY_SECONDS, SealedFor, ToOpen, ToSeal, Vault, announce, normalise
 from libs.common.personal.vocabulary import Purpose
-from tests.common.personal.kinds import Answer, Bill, Parcel, Profile
+from tests.common.personal.kinds import Answer, Bill, Parcel, Nickname
 from tests.privacy.keyring.conftest import RunningKeyring
 
 FULFIL = Purpose.FULFIL_ORDER
@@ -495,9 +495,9 @@ async def test_a_service_that_the_keyring_does_not_know_is_a_mistake_of_ours(
 
 async def test_nothing_shows(keyring: RunningKeyring, store: UUID, subject: UUID) -> None:
     vault = keyring.vault("identity")
-    sealed = await vault.seal(Profile(name="Canari"), store_id=store, subject_id=subject)
+    sealed = await vault.seal(Nickname(name="Canari"), store_id=store, subject_id=subject)
     to_open = ToOpen(sealed.box, store, subject)
     secrets = await vault._store_secrets(store)  # pyright: ignore[reportPrivateUsage]
-    shown = f"{sealed}{to_open!r}{ToSeal(Profile(name='Canari'), store, subject)}{vault}{secrets}"
+    shown = f"{sealed}{to_open!r}{ToSeal(Nickname(name='Canari'), store, subject)}{vault}{secrets}"
     assert "Canari" not in shown
     assert "\\x" not in shown
