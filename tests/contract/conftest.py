@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from deploy.local.environment import SERVICES
 from deploy.local.gateway import Gateway
+from services.identity import passwords
 from services.privacy.settings import present
 from tests.contract.house import Furnished, House, Person, furnish, merchant_of
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
@@ -32,6 +33,9 @@ async def house(platform_environment: Mapping[str, str], keyring: RunningKeyring
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**platform_environment, "KEYRING_URL": keyring.url}.items():
             patch.setenv(name, value)
+        # Hashes and pauses that cost little: here they are not the matter.
+        patch.setenv("IDENTITY_ANSWER_STEP", "0.02")
+        patch.setattr(passwords, "MEMORY_KIB", 1024)
         present.cache_clear()
         apps = {service: _app(service) for service in SERVICES}
         async with AsyncExitStack() as stack:
