@@ -44,7 +44,7 @@ async def ask_keyring(work: Work) -> int:
     """Destroy the keys of erasures that begin, and look at what is left for those that are being checked.
 
     What is to be done is saved, the keyring is called outside any transaction, and what it answered is saved;
-    every call may be repeated.
+    every call may be repeated. Returns 0 unless more is waiting.
     """
     async with work.database.platform_session() as session:
         rows = (await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": _AT_ONCE})).all()
@@ -54,7 +54,7 @@ async def ask_keyring(work: Work) -> int:
         for store_id, of_store in _by_store(answers).items():
             async with work.database.session(store_id) as session:
                 await engine.record(session, store_id, of_store)
-    return len(rows)
+    return len(rows) // _AT_ONCE
 
 
 async def _destroyed(work: Work, rows: Sequence[Row[Any]]) -> list[tuple[UUID, Answer]]:

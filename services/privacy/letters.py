@@ -61,7 +61,7 @@ class _Draft:
 
 
 async def write(work: Work) -> int:
-    """Write the mails that are due. Returns how many requests had one."""
+    """Write the mails that are due. Returns 0 unless more are waiting."""
     async with work.database.platform_session() as session:
         rows = (await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": _AT_ONCE})).all()
     if not rows:
@@ -77,7 +77,7 @@ async def write(work: Work) -> int:
         values = {"ids": [row.id for row in rows], "notices": [row.notice for row in rows]}
         written = set((await session.scalars(_WRITTEN, values)).all())
         await _post(session, [(one, box) for one, box in letters if one.row.id in written])
-    return len(rows)
+    return len(rows) // _AT_ONCE
 
 
 async def _contacts(work: Work, rows: Sequence[Row[Any]]) -> list[RequestContact | None]:

@@ -61,8 +61,12 @@ def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
         columns.append(held.c[holding.box].label("box"))
     if holding.attached:
         columns.append(held.c.id.label("row_id"))
-    return select(asked.c.request_id, asked.c.store_id, asked.c.subject_id, *columns).join_from(
-        asked, held, belongs_to(held, asked, holding)
+    # An earlier life, of which the law may keep something, is no part of what this one may see.
+    this_life = held.c.generation == asked.c.generation
+    return (
+        select(asked.c.request_id, asked.c.store_id, asked.c.subject_id, *columns)
+        .join_from(asked, held, belongs_to(held, asked, holding))
+        .where(this_life)
     )
 
 

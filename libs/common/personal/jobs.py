@@ -20,7 +20,8 @@ CHANNEL = "participant_jobs"
 """NOTIFY channel: an export is waiting."""
 _LEASE_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 600.0
-_AT_ONCE = 50
+AT_ONCE = 50
+"""Exports that are made together."""
 
 
 class ParticipantJob(Base):
@@ -159,7 +160,7 @@ _CLAIM = text("""
 async def claim(database: Database) -> list[Gathering]:
     """Exports whose time has come, for this worker alone until the lease ends."""
     async with database.platform_session() as session:
-        rows = await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": _AT_ONCE})
+        rows = await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": AT_ONCE})
         return [
             Gathering(Asked(row.request_id, row.store_id, row.subject_id, row.generation), row.round)
             for row in rows

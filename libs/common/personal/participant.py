@@ -19,7 +19,7 @@ from uuid import UUID
 
 import orjson
 from joserfc.jwk import ECKey
-from sqlalchemy import func
+from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common import inbox
@@ -63,6 +63,7 @@ EXPORTS = Holding(table=ParticipantJob, on_erase=OnErase.DELETE, exported=False)
 """Letters, and exports that are still to be made, wait in every service's database."""
 
 _CATALOGUE_SECONDS = 60.0
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('announcement'))")
 _ANNOUNCED_AGAIN_AFTER = timedelta(days=1)
 
 _Work = Callable[[AsyncSession, Sequence[TaskIssued], Sequence[Asked]], Awaitable[list[TaskAnswered]]]
@@ -196,11 +197,11 @@ class Participant:
     # --- Exports -----------------------------------------------------------------------------------------
 
     async def export(self, work: Work) -> int:
-        """Send what is held about the people of waiting exports. Returns how many were taken up."""
+        """Send what is held about the people of waiting exports. Returns 0 unless more are waiting."""
         claimed = await jobs.claim(work.database)
         if claimed:
             await self._export(work, claimed)
-        return len(claimed)
+        return len(claimed) // jobs.AT_ONCE
 
     async def _export(self, work: Work, claimed: Sequence[Gathering]) -> None:
         try:
@@ -289,7 +290,8 @@ class Participant:
         entries = data_map(self.service, self.holdings, self.copies)
         digest = hashlib.sha256(orjson.dumps([public_key, entries], option=orjson.OPT_SORT_KEYS)).digest()
         async with work.database.session(PLATFORM_STORE) as session:
-            last = await session.get(Announcement, self.service, with_for_update=True)
+            await session.execute(_ONE_AT_A_TIME)
+            last = await session.get(Announcement, self.service)
             now: Any = await session.scalar(func.now().select())
             if (
                 last is not None
