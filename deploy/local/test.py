@@ -19,6 +19,10 @@ SEPARATE = ("contract", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
 
 
+_BOTH_CORES = dict.fromkeys(("unit", "contract"), ("--numprocesses=2", "--dist=loadfile"))
+"""The other parts measure what happens in time to a whole platform, which wants both cores for itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one part came to. `seconds` includes starting and stopping its servers."""
@@ -33,7 +37,8 @@ def parts() -> dict[str, list[str]]:
     """The parts in the order in which they run, with pytest's arguments."""
     separate = [name for name in SEPARATE if any((ROOT / "tests" / name).rglob("test_*.py"))]
     rest = ["tests", *(f"--ignore=tests/{name}" for name in separate)]
-    return {"unit": rest} | {name: [f"tests/{name}"] for name in separate}
+    everything = {"unit": rest} | {name: [f"tests/{name}"] for name in separate}
+    return {name: [*arguments, *_BOTH_CORES.get(name, ())] for name, arguments in everything.items()}
 
 
 def run(part: str, arguments: Sequence[str], report: Path) -> Outcome:
