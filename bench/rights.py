@@ -99,10 +99,12 @@ class Office:
         return len(filed) / elapsed, [row["took"] for row in rows]
 
     async def _clerk(self, filings: Any, filed: list[UUID]) -> None:
-        client = Client("127.0.0.1", int(self._url.rpartition(":")[2]))
-        await client.connect()
         for filing in filings:
+            # A person comes, files and goes; the server closes connections that wait.
+            client = Client("127.0.0.1", int(self._url.rpartition(":")[2]))
+            await client.connect()
             answer = await client.send(filing)
+            client.close()
             if answer.status != 201:
                 raise RuntimeError(f"a request was answered {answer.status}: {answer.body[:200]!r}")
             request_id = UUID(answer.json()["id"])
@@ -110,7 +112,6 @@ class Office:
             ended = self._ended.setdefault(request_id, asyncio.Event())
             async with asyncio.timeout(_PATIENCE):
                 await ended.wait()
-        client.close()
 
     async def _watch(self, connection: Any) -> None:
         """One look every few milliseconds for all clerks together."""
