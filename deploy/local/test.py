@@ -19,7 +19,9 @@ SEPARATE = ("contract", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
 
 
-_BOTH_CORES = dict.fromkeys(("unit", "contract"), ("--numprocesses=2", "--dist=loadfile"))
+_BOTH_CORES: Mapping[str, Sequence[str]] = dict.fromkeys(
+    ("unit", "contract"), ("--numprocesses=2", "--dist=loadfile")
+)
 """The other parts measure what happens in time to a whole platform, which wants both cores for itself."""
 
 
