@@ -3,11 +3,13 @@
     docs/events/asyncapi.json     every event, who sends it, who reads it (AsyncAPI 3.0)
     docs/api/{service}.json       every route (OpenAPI 3.1)
     docs/data-map.json            every piece of personal data: where, why, on what ground, how long
+    docs/problems.md              every refusal: its type, its status, and what to do about it
 
 `--check` writes nothing and fails when a document is not what the code says.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -18,6 +20,7 @@ import orjson
 from joserfc.jwk import ECKey
 from pydantic.json_schema import models_json_schema
 
+from libs.common.errors import Problem
 from libs.common.events import REGISTRY, Event
 from libs.common.personal.datamap import data_map
 
@@ -30,7 +33,9 @@ def documents() -> dict[Path, bytes]:
     made: dict[Path, Any] = {DOCS / "events" / "asyncapi.json": asyncapi()}
     made |= {DOCS / "api" / f"{service}.json": openapi(service) for service in SERVICES}
     made[DOCS / "data-map.json"] = {service: _data_map(service) for service in SERVICES}
-    return {path: _json(document) for path, document in made.items()}
+    return {path: _json(document) for path, document in made.items()} | {
+        DOCS / "problems.md": problems().encode()
+    }
 
 
 def _data_map(service: str) -> Any:
@@ -147,6 +152,66 @@ def _add(operations: dict[str, Any], service: str, action: str, contract: type[E
         },
     )
     operation["messages"].append({"$ref": f"#/channels/{contract.topic}/messages/{_id(contract)}"})
+
+
+# --- Problems --------------------------------------------------------------------------------------------
+
+_ABOUT_PROBLEMS = """\
+# Problems
+
+Every refusal is an `application/problem+json` document (RFC 9457) whose `type` is `/problems/` and one of these names.
+Titles and details are for people and may change; types and statuses do not. Where a service answers with a problem
+that has no name of its own here, its `type` is `about:blank` and its `title` says what the status means.
+
+| status | type | title | when | what to do |
+| --- | --- | --- | --- | --- |
+"""
+
+_WHAT_TO_DO = {
+    400: "Mend the request; as it is, it will be refused again.",
+    401: "Sign in, or exchange the refresh token, and send the request with the new access token.",
+    403: "Ask somebody with the right role.",
+    404: "Check the address. What belongs to another store is never shown.",
+    409: "Read the object again and decide anew.",
+    410: "Do not ask again.",
+    413: "Send less.",
+    415: "Send another media type.",
+    422: "Mend what `errors`, or another member of the document, names.",
+    429: "Wait as many seconds as `Retry-After` says.",
+    500: "Tell the operator; the log has the trace.",
+    503: "Nothing was changed: send the same request again after `Retry-After` seconds.",
+}
+
+
+def problems() -> str:
+    """A table of every type of problem that a service can answer with."""
+    rows = [
+        f"| {one.status} | `{one.slug}` | {one.title} | {_when(one)} | {one.detail or _WHAT_TO_DO[one.status]} |"
+        for one in sorted(problem_types(), key=lambda one: (one.status, one.slug))
+    ]
+    return _ABOUT_PROBLEMS + "\n".join(rows) + "\n"
+
+
+def _when(problem: type[Problem]) -> str:
+    """What its class says, without the status."""
+    words = " ".join((problem.__doc__ or "").split("\n\n")[0].split())
+    words = re.sub(r"^(RFC|[45]\d\d)\b[^:.]*[:.] ?", "", words) or "No other type says it better."
+    return words[0].upper() + words[1:]
+
+
+def problem_types() -> list[type[Problem]]:
+    """The class of each type; subclasses that are not to be told apart share that of their parent."""
+    for service in SERVICES:
+        import_module(f"services.{service}.app")
+    import_module("services.privacy.keyring.app")
+    found: dict[str, type[Problem]] = {}
+    waiting: list[type[Problem]] = [Problem]
+    while waiting:
+        one = waiting.pop(0)
+        waiting += one.__subclasses__()
+        if one.__module__.startswith(("libs.", "services.")):
+            found.setdefault(one.slug, one)
+    return list(found.values())
 
 
 def _json(document: Any) -> bytes:

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 
 class Problem(Exception):
-    """One problem type: its URI is `/problems/{slug}`, stable for ever."""
+    """A fault of ours. The URI of a problem type is `/problems/{slug}`, stable for ever."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
