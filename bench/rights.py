@@ -33,7 +33,7 @@ def key_set(platform: str) -> Generator[str]:
     """The address of a key set with identity's keys and ours, so that nobody need sign in 10,000 times."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+        def do_GET(self) -> None:
             keys = httpx.get(f"{platform}/identity/v1/jwks.json").raise_for_status().json()["keys"]
             body = json.dumps({"keys": [*keys, _KEY.as_dict(private=False)]}).encode()
             self.send_response(200)

@@ -1,3 +1,4 @@
+# pyright: reportUnusedImport=false
 """The tables every service's database has, as its first migration creates them.
 
 What is created here is frozen: a later change to a common table is a new function beside this one, called

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -422,7 +423,7 @@ async def test_an_export_shows_what_is_held_and_no_password(made_shop: Shop) -> 
     assert (answer.outcome, answer.counts, answer.chunks) == (Outcome.DONE, {"purchase": 1, "invoice": 1}, 1)
     assert answer.digest == sha256(sha256(chunks[0].box.payload).digest()).hexdigest()
     records = await made_shop.open(somebody, chunks[0])
-    records[0]["attached"]["purchase_line"].sort(key=lambda line: line["title"])
+    records[0]["attached"]["purchase_line"].sort(key=itemgetter("title"))
     assert records == [
         {
             "table": "purchase", "kind": "ShopContact", "facts": {"number": "1001"},

@@ -26,7 +26,7 @@ from libs.common.personal.errors import (
 from libs.common.personal.keys import Erasure
 from libs.common.personal.vault import KEY_SECONDS, SealedFor, ToOpen, ToSeal, Vault, announce, normalise
 from libs.common.personal.vocabulary import Purpose
-from tests.common.personal.kinds import Answer, Bill, Parcel, Nickname
+from tests.common.personal.kinds import Answer, Bill, Nickname, Parcel
 from tests.privacy.keyring.conftest import RunningKeyring
 
 FULFIL = Purpose.FULFIL_ORDER
