@@ -12,7 +12,9 @@ from babel.dates import format_date
 from sqlalchemy import Row, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import ring_after_commit
 from libs.common.errors import Problem
+from libs.common.mail import CHANNEL as LETTERS_CHANNEL
 from libs.common.mail import RequestLetter, WaitingLetter
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, SubjectErased
@@ -116,6 +118,7 @@ async def _post(session: AsyncSession, letters: Sequence[tuple[_Draft, SealedFor
     links = [draft.link for draft, _ in letters if draft.link is not None]
     if links:
         await session.execute(insert(Download), links)
+    ring_after_commit(session, LETTERS_CHANNEL)
 
 
 def _waiting(draft: _Draft, sealed: SealedFor[RequestLetter]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
+from libs.common.db import ring_after_commit
 from libs.common.errors import NotFound, Unavailable
 from libs.common.events.privacy import Verb
 from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
@@ -30,7 +31,7 @@ from services.privacy.domain import (
     TaskState,
     due_on,
 )
-from services.privacy.engine import SOURCE, task
+from services.privacy.engine import KEYRING_TASKS, SOURCE, task
 from services.privacy.kinds import RequestContact
 from services.privacy.models import Participant, Request, Task
 from services.privacy.schemas import (
@@ -163,6 +164,8 @@ async def _expect(
         "pause": FIRST_PAUSE.total_seconds() if of_access else None,
     }
     await session.execute(_EXPECT, values)
+    if not of_access:
+        ring_after_commit(session, KEYRING_TASKS)
 
 
 # --- Reading ---------------------------------------------------------------------------------------------
