@@ -12,6 +12,7 @@ from deploy.local.kafka import KafkaServer
 from deploy.local.platform import Platform
 from libs.common.broker import PARTITIONS
 from libs.common.events import topics_of
+from tests.faults.databases import Databases
 
 
 class Log(Protocol):
@@ -41,40 +42,33 @@ class Log(Protocol):
 class EmbeddedLog:
     """The log in PostgreSQL: its database takes no connection while the others go on."""
 
-    def __init__(self, platform: Platform) -> None:
-        self._postgres = platform.postgres
-
-    async def _run(self, name: str, statement: str, *arguments: object) -> Any:
-        connection = await self._postgres.connect(name)
-        try:
-            return await connection.fetchval(statement, *arguments)
-        finally:
-            await connection.close()
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
 
     async def kill(self) -> None:
         """No new connection, and an end to those that are open."""
         name = database("broker")
-        await self._run("postgres", f"ALTER DATABASE {name} CONNECTION LIMIT 0")
-        ending = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
-        await self._run("postgres", ending, name)
+        ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
+        await self._databases.execute("broker", f"ALTER DATABASE {name} CONNECTION LIMIT 0")
+        await self._databases.rows("broker", ending, name)
 
     async def start(self) -> None:
         """Connections are taken again."""
-        await self._run("postgres", f"ALTER DATABASE {database('broker')} CONNECTION LIMIT -1")
+        await self._databases.execute("broker", f"ALTER DATABASE {database('broker')} CONNECTION LIMIT -1")
 
     async def rewind(self) -> None:
         """To the first record; none has been purged."""
-        await self._run(database("broker"), "UPDATE assignment SET committed = 0")
+        await self._databases.execute("broker", "UPDATE assignment SET committed = 0")
 
     async def lag(self) -> int:
         """Over all groups."""
         waiting = "SELECT sum(next_offset - committed) FROM assignment JOIN topic_partition USING (topic, partition)"
-        return int(await self._run(database("broker"), waiting) or 0)
+        return int(await self._databases.value("broker", waiting) or 0)
 
     async def members(self, group: str) -> int:
         """Those that hold a partition."""
         holding = "SELECT count(DISTINCT member) FROM assignment WHERE group_name = $1"
-        return int(await self._run(database("broker"), holding, group))
+        return int(await self._databases.value("broker", holding, group))
 
 
 class KafkaLog:
@@ -135,6 +129,6 @@ def _read_by_groups() -> dict[str, list[TopicPartition]]:
     }
 
 
-def log_of(platform: Platform) -> Log:
+def log_of(platform: Platform, databases: Databases) -> Log:
     """The broker that this platform runs on."""
-    return KafkaLog(platform.kafka) if platform.kafka is not None else EmbeddedLog(platform)
+    return KafkaLog(platform.kafka) if platform.kafka is not None else EmbeddedLog(databases)

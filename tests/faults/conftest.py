@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 
 from deploy.local.child import Child
-from deploy.local.databases import database
 from deploy.local.environment import SERVICES
 from deploy.local.platform import Platform
 from deploy.local.shop import Account, Order, Shop, Surprise, key, until
 from tests.faults import history
 from tests.faults.brokers import Log, log_of
 from tests.faults.crashing import BURNT, SOUND
+from tests.faults.databases import Databases
 
 STOCK = 100_000
 PATIENCE = 60.0
@@ -34,6 +33,7 @@ class Running:
     """A platform under test, its one store, and every order that was acknowledged there."""
 
     platform: Platform
+    databases: Databases
     log: Log
     shop: Shop
     merchant: Account
@@ -73,51 +73,36 @@ class Running:
     async def repair(self) -> None:
         """Start what a failed test left lying."""
         await self.platform.postgres.start()
-        await becomes(self._has_recovered, "PostgreSQL to have recovered")
+        await becomes(self.databases.has_recovered, "PostgreSQL to have recovered")
         await self.log.start()
         for process in self.platform.processes.values():
             process.resume()
             await process.start()
         await self.platform.ready()
+        await becomes(self.keyring_answers, "the keyring to answer")
 
-    async def _has_recovered(self) -> bool:
+    async def keyring_answers(self) -> bool:
+        """Whether it is there."""
         try:
-            return bool(await self.rows("broker", "SELECT 1"))
-        except (OSError, asyncpg.PostgresError):
+            answer = await self.shop.http.get(f"{self.platform.environment['KEYRING_URL']}/healthz/ready")
+        except httpx.TransportError:
             return False
+        return answer.is_success
 
     # --- Databases ---------------------------------------------------------------------------------------
-
-    async def rows(self, service: str, query: str, *arguments: object) -> list[Any]:
-        """What stands in a service's database, seen by its superuser."""
-        connection = await self.platform.postgres.connect(database(service))
-        try:
-            return list(await connection.fetch(query, *arguments))
-        finally:
-            await connection.close()
-
-    async def value(self, service: str, query: str, *arguments: object) -> Any:
-        """The one value of a query."""
-        [row] = await self.rows(service, query, *arguments)
-        return row[0]
-
-    async def execute(self, service: str, statements: str) -> None:
-        """Change something in a service's database, as its superuser."""
-        connection = await self.platform.postgres.connect(database(service))
-        try:
-            await connection.execute(statements)
-        finally:
-            await connection.close()
 
     async def backlog(self, *services: str) -> int:
         """Events that are not sent yet."""
         unsent = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
-        return sum([await self.value(service, unsent) for service in services or SERVICES])
+        return sum([await self.databases.value(service, unsent) for service in services or SERVICES])
 
     async def parked(self, *services: str) -> int:
         """Events that were set aside."""
         return sum(
-            [await self.value(name, "SELECT count(*) FROM dead_event") for name in services or SERVICES]
+            [
+                await self.databases.value(name, "SELECT count(*) FROM dead_event")
+                for name in services or SERVICES
+            ]
         )
 
     # --- People ------------------------------------------------------------------------------------------
@@ -194,7 +179,7 @@ class Running:
         async def look() -> history.History | None:
             if await self.backlog() or await self.parked():
                 return None
-            seen = await history.read(self.platform.postgres)
+            seen = await history.read(self.databases)
             return seen if not seen.lost() else None
 
         return await until(look, "every event to be sent and handled", PATIENCE)
@@ -207,7 +192,9 @@ class Running:
         assert happened.inversions() == []
         assert happened.steps_back() == []
         store = self.owner.store_id
-        orders = await self.rows("orders", "SELECT id::text, state FROM orders WHERE store_id = $1", store)
+        orders = await self.databases.rows(
+            "orders", "SELECT id::text, state FROM orders WHERE store_id = $1", store
+        )
         assert {row["id"] for row in orders} == set(self.acknowledged)
         assert {row["state"] for row in orders} <= {"awaiting_payment", *_OVER}
         keys = {f"{store}:{order_id}" for order_id in self.acknowledged}
@@ -217,9 +204,9 @@ class Running:
             assert set(happened.count("orders", once).values()) <= {1}, once
         reserved = "SELECT coalesce(sum(reserved), 0) FROM variant WHERE store_id = $1"
         live = sum(1 for row in orders if row["state"] not in _OVER)
-        assert await self.value("catalog", reserved, store) == live
+        assert await self.databases.value("catalog", reserved, store) == live
         due = "SELECT count(*) FROM receivable WHERE store_id = $1 AND state = 'open'"
-        assert await self.value("billing", due, store) == live
+        assert await self.databases.value("billing", due, store) == live
 
 
 def address(who: str) -> str:
@@ -267,11 +254,12 @@ async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
             Platform(folder, broker=request.param, fast=True) as platform,
             httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
         ):
-            await history.witness(platform.postgres)
+            databases = Databases(platform.postgres)
+            await history.witness(databases)
             shop = Shop(http)
             merchant = await shop.sign_up(address("merchant"), name="A merchant")
             owner = await shop.open_store(merchant, name="Faults", slug=f"faults-{uuid4().hex[:8]}")
-            running = Running(platform, log_of(platform), shop, merchant, owner)
+            running = Running(platform, databases, log_of(platform, databases), shop, merchant, owner)
             rows = [_COLUMNS] + [
                 f"{handle},{handle},,Vitrine,Title,Default Title,{handle},{STOCK},1.00"
                 for handle in ("plenty", "poison")
@@ -283,6 +271,7 @@ async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
             running.acknowledged[first.id] = first
             await running.hurry_workers()
             yield running
+            await databases.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import Any
 from uuid import UUID
 
-from deploy.local.databases import app_role, database
+from deploy.local.databases import app_role
 from deploy.local.environment import SERVICES
-from deploy.local.postgres import PostgresServer
+from tests.faults.databases import Databases
 
-_PUBLISHED = """SELECT id, topic, key, (headers ->> 'ce_id')::uuid AS event_id, headers ->> 'ce_type' AS type,
+_PUBLISHED = """
+    SELECT id, topic, key, (headers ->> 'ce_id')::uuid AS event_id, headers ->> 'ce_type' AS type,
         (convert_from(payload, 'UTF8')::jsonb ->> 'version')::bigint AS version
     FROM outbox ORDER BY id
 """
@@ -97,37 +98,25 @@ _HANDLED = {
 }
 
 
-async def witness(postgres: PostgresServer) -> None:
+async def witness(databases: Databases) -> None:
     """Make the table into which workers under test write what they handle."""
     for service in SERVICES:
-        await _fetch(
-            postgres,
+        await databases.execute(
             service,
             "CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, event_id uuid NOT NULL);"
             f"GRANT INSERT ON effect TO {app_role(service)}",
         )
 
 
-async def read(postgres: PostgresServer) -> History:
+async def read(databases: Databases) -> History:
     """The history so far. Outboxes last, so that what is found elsewhere is found in them too."""
     effects = {
-        name: await _fetch(postgres, name, "SELECT event_id FROM effect ORDER BY id") for name in SERVICES
+        name: await databases.rows(name, "SELECT event_id FROM effect ORDER BY id") for name in SERVICES
     }
-    known = {name: await _fetch(postgres, name, "SELECT event_id FROM inbox") for name in SERVICES}
-    published = {name: await _fetch(postgres, name, _PUBLISHED) for name in SERVICES}
+    known = {name: await databases.rows(name, "SELECT event_id FROM inbox") for name in SERVICES}
+    published = {name: await databases.rows(name, _PUBLISHED) for name in SERVICES}
     return History(
         published,
         {name: {row["event_id"] for row in rows} for name, rows in known.items()},
         {name: [row["event_id"] for row in rows] for name, rows in effects.items()},
     )
-
-
-async def _fetch(postgres: PostgresServer, service: str, query: str) -> list[Any]:
-    connection = await postgres.connect(database(service))
-    try:
-        if query.startswith("SELECT"):
-            return list(await connection.fetch(query))
-        await connection.execute(query)
-        return []
-    finally:
-        await connection.close()

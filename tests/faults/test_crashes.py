@@ -51,9 +51,9 @@ async def _through_all_points(running: Running, service: str) -> None:
 async def _works(running: Running, service: str) -> None:
     """Wait until somebody handles events of the service."""
     number = "SELECT count(*) FROM effect"
-    before = await running.value(service, number)
+    before = await running.databases.value(service, number)
 
     async def has_handled() -> bool:
-        return await running.value(service, number) > before
+        return await running.databases.value(service, number) > before
 
     await becomes(has_handled, f"{service} to handle events")

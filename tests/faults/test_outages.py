@@ -78,13 +78,13 @@ async def test_when_the_outbox_has_no_room_nothing_is_half_written(running: Runn
 
 async def _written(running: Running) -> list[int]:
     tables = ("orders", "order_line", "outbox", "idempotency_record")
-    return [await running.value("orders", f"SELECT count(*) FROM {table}") for table in tables]
+    return [await running.databases.value("orders", f"SELECT count(*) FROM {table}") for table in tables]
 
 
 @asynccontextmanager
 async def _failing(running: Running, service: str, table: str, when: str, error: str) -> AsyncGenerator[None]:
     """Rows that meet a condition cannot be written while the block runs."""
-    await running.execute(
+    await running.databases.execute(
         service,
         f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -95,7 +95,7 @@ async def _failing(running: Running, service: str, table: str, when: str, error:
     try:
         yield
     finally:
-        await running.execute(service, "DROP FUNCTION refuse CASCADE")
+        await running.databases.execute(service, "DROP FUNCTION refuse CASCADE")
 
 
 # --- Workers come and go ---------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ async def test_events_of_a_key_stay_in_order_while_workers_come_and_go(running: 
     product = await running.shop.product(running.owner.store_id, "plenty")
     assert len(busy.titles) > 10
     offered = "SELECT title FROM offer WHERE variant_id = $1"
-    assert (await running.value("orders", offered, running.variant)).startswith(product["title"])
+    assert (await running.databases.value("orders", offered, running.variant)).startswith(product["title"])
 
 
 # --- Poison ----------------------------------------------------------------------------------------------
@@ -163,13 +163,13 @@ async def test_poison_is_set_aside_with_its_key_and_driven_again_by_one_command(
         order = await running.buy(variant=poison["id"])
         await running.cancel(order)
         await becomes(lambda: _are_parked(running, 2), "the poison and what follows it to be parked")
-        first, behind = await running.rows("catalog", parked)
+        first, behind = await running.databases.rows("catalog", parked)
         assert first["reason"] == "DBAPIError" and first["attempts"] >= 3
         assert behind["reason"] == "behind-another" and behind["blocking"]
         other = await running.buy()
         await running.shop.order_settles(other, "awaiting_payment")
         # Nine attempts with growing pauses take minutes; the tenth is the last.
-        await running.execute(
+        await running.databases.execute(
             "catalog", "UPDATE dead_event SET attempts = 9, next_try_at = now() WHERE attempts > 0"
         )
         await becomes(lambda: _is_given_up(running), "the poison to be given up")
@@ -185,7 +185,7 @@ async def _are_parked(running: Running, number: int) -> bool:
 
 async def _is_given_up(running: Running) -> bool:
     given_up = "SELECT count(*) FROM dead_event WHERE attempts = 10 AND next_try_at IS NULL"
-    return await running.value("catalog", given_up) == 1
+    return await running.databases.value("catalog", given_up) == 1
 
 
 async def _replay(running: Running) -> int:
@@ -224,10 +224,10 @@ async def test_a_record_that_is_no_event_stops_its_key_alone(running: Running) -
         await becomes(
             lambda service=service: running.parked(service), f"{service} to park what it cannot read"
         )
-        [dead] = await running.rows(service, "SELECT * FROM dead_event")
+        [dead] = await running.databases.rows(service, "SELECT * FROM dead_event")
         assert (dead["reason"], dead["trace_id"], dead["value"]) == ("invalid-data", TRACE, b"{}")
         assert dead["next_try_at"] is None
     await running.shop.order_settles(await running.buy(), "awaiting_payment")
     for service in ("catalog", "billing"):
-        await running.execute(service, "DELETE FROM dead_event")
+        await running.databases.execute(service, "DELETE FROM dead_event")
     await running.holds()
