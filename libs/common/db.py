@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import orjson
+from asyncpg import InterfaceError as DriverError
 from asyncpg import InternalClientError, PostgresError
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
@@ -187,6 +188,25 @@ async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
         await session.execute(_BIND_STORE, {"store": str(store_id)})
 
 
+async def fetch(session: AsyncSession, query: str, *arguments: object) -> list[Any]:
+    """The rows of one statement within the session's transaction, read by name, arguments as `$1` and on.
+
+    For paths where a statement's way through SQLAlchemy costs more than the statement. What the unit of work
+    still holds is not flushed first. Raises Unavailable on a connection that is gone.
+    """
+    if session.in_transaction():
+        connection = session.sync_session.connection()
+    else:
+        connection = (await session.connection()).sync_connection
+    driver: Any = cast(Any, connection).connection.driver_connection
+    try:
+        return await driver.fetch(query, *arguments)
+    except DriverError as error:
+        if driver.is_closed():
+            raise Unavailable from error
+        raise
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether PostgreSQL, and not the statement, is what failed: unreachable, restarting, full, locked by others."""
     if isinstance(error, (PoolTimeout, InterfaceError, ConnectionError, TimeoutError, InternalClientError)):
@@ -202,7 +222,8 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):
         # What a pool raises where SQLAlchemy's own errors are not around it: `Database.read`.
         return not error.sqlstate or error.sqlstate[:2] in _OUTAGES
-    return isinstance(error, PostgresError) and str(error.sqlstate)[:2] in _OUTAGES
+    state = str(error.sqlstate) if isinstance(error, PostgresError) else ""
+    return state[:2] in _OUTAGES or state in _NOT_THIS_TIME
 
 
 _OUTAGES = frozenset({"08", "53", "57"})

@@ -8,6 +8,7 @@ key waits. Parked events are driven again with growing pauses, and by `make repl
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,11 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.broker import Batch, Broker, BrokerError, Fenced, Record, Subscription
-from libs.common.db import ALL_STORES, Base, Database, impersonal, switch_store
+from libs.common.db import ALL_STORES, Base, Database, fetch, impersonal, switch_store
 from libs.common.errors import Unavailable
 from libs.common.events import Event, PersonalEvent, Received, Undecodable, UnknownType, decode, topics_of
 from libs.common.personal.tombstones import erased_among
-from libs.common.telemetry import consumer_span
+from libs.common.telemetry import consumer_span, continuing
 
 logger = logging.getLogger(__name__)
 
@@ -227,11 +228,14 @@ class Consumer:
         for run in _runs(fresh, self._handlers):
             handler = self._handlers[type(run[0].data)]
             await switch_store(session, run[0].envelope.store_id)
-            with consumer_span(
-                f"handle {run[0].envelope.type}",
-                run[0].envelope.traceparent,
-                service=self._service,
-                batch=len(run),
+            with (
+                consumer_span(
+                    f"handle {run[0].envelope.type}",
+                    run[0].envelope.traceparent,
+                    service=self._service,
+                    batch=len(run),
+                ),
+                continuing(_other_traces(run)),
             ):
                 if _is_batched(handler):
                     await handler(session, run)  # pyright: ignore[reportArgumentType]
@@ -319,6 +323,14 @@ def _first_of(key: str, *, everything: bool) -> Any:
     return statement if everything else statement.where(DeadEvent.next_try_at <= func.now())
 
 
+def _other_traces(run: Sequence[Received[Event]]) -> dict[str, str | None]:
+    """The traces of a run besides that of its first event, which is the current one."""
+    first = run[0].data.aggregate
+    return {
+        event.data.aggregate: event.envelope.traceparent for event in run[1:] if event.data.aggregate != first
+    }
+
+
 def _record(item: Received[Event] | _Poison) -> Record:
     return item.record
 
@@ -328,33 +340,34 @@ def _is_batched(handler: Handler | BatchHandler) -> bool:
 
 
 def _runs(events: Sequence[Received[Event]], handlers: Handlers) -> list[list[Received[Event]]]:
-    """Consecutive events of one type and store belong to one call, where the handler takes several."""
-    runs: list[list[Received[Event]]] = []
+    """Events of one type and store belong to one call, where the handler takes several.
+
+    Only events of one key have an order among them. A layer holds what comes after the same number of changes
+    of type in its key, so that those of different keys are put together whatever came between them.
+    """
+    places: dict[tuple[str, str], tuple[type[Event], int]] = {}
+    together: dict[tuple[int, UUID, type[Event]], list[Received[Event]]] = defaultdict(list)
     for event in events:
-        last = runs[-1][-1] if runs else None
-        together = (
-            last is not None
-            and type(last.data) is type(event.data)
-            and last.envelope.store_id == event.envelope.store_id
-            and _is_batched(handlers[type(event.data)])
-        )
-        if together:
-            runs[-1].append(event)
-        else:
-            runs.append([event])
+        kind, key = type(event.data), (event.record.topic, event.record.key)
+        before, layer = places.get(key, (kind, 0))
+        layer += before is not kind
+        places[key] = kind, layer
+        together[layer, event.envelope.store_id, kind].append(event)
+    runs: list[list[Received[Event]]] = []
+    for (_, _, kind), run in sorted(together.items(), key=lambda item: item[0][0]):
+        runs += [run] if _is_batched(handlers[kind]) else [[event] for event in run]
     return runs
 
 
-_BLOCKED = text("SELECT DISTINCT key FROM dead_event WHERE blocking AND key = ANY(CAST(:keys AS text[]))")
-_CLAIM = text("""
-    INSERT INTO inbox (event_id, store_id)
-    SELECT * FROM unnest(CAST(:event_ids AS uuid[]), CAST(:store_ids AS uuid[]))
+_BLOCKED = "SELECT DISTINCT key FROM dead_event WHERE blocking AND key = ANY($1::text[])"
+_CLAIM = """
+    INSERT INTO inbox (event_id, store_id) SELECT * FROM unnest($1::uuid[], $2::uuid[])
     ON CONFLICT DO NOTHING RETURNING event_id
-""")
+"""
 
 
 async def _blocked_keys(session: AsyncSession, keys: Iterable[str]) -> set[str]:
-    return set((await session.scalars(_BLOCKED, {"keys": list(set(keys))})).all())
+    return {row["key"] for row in await fetch(session, _BLOCKED, list(set(keys)))}
 
 
 async def _claim(session: AsyncSession, events: Sequence[Received[Event]]) -> list[Received[Event]]:
@@ -363,8 +376,8 @@ async def _claim(session: AsyncSession, events: Sequence[Received[Event]]) -> li
         return []
     # Claims are made in one order everywhere, so that two members never wait for each other.
     by_id = {event.envelope.id: event for event in sorted(events, key=lambda event: event.envelope.id)}
-    ids, stores = list(by_id), [event.envelope.store_id for event in by_id.values()]
-    new = set((await session.scalars(_CLAIM, {"event_ids": ids, "store_ids": stores})).all())
+    stores = [event.envelope.store_id for event in by_id.values()]
+    new = {row["event_id"] for row in await fetch(session, _CLAIM, list(by_id), stores)}
     return [event for event in _once_each(events) if event.envelope.id in new]
 
 
@@ -420,6 +433,12 @@ async def _park(
 def _trace_of(record: Record) -> str | None:
     parts = record.headers.get("traceparent", "").split("-")
     return parts[1] if len(parts) == 4 else None
+
+
+async def parked(database: Database) -> int:
+    """Events that could not be handled and wait to be driven again, or for somebody to mend their cause."""
+    async with database.platform_session() as session:
+        return int((await session.execute(text("SELECT count(*) FROM dead_event"))).scalar_one())
 
 
 async def purge(database: Database) -> int:

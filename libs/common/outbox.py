@@ -10,21 +10,21 @@ import time
 import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Identity, Index, SmallInteger, Table, func, insert, text
+from sqlalchemy import Identity, Index, SmallInteger, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.broker import Broker, BrokerError, Record
-from libs.common.db import Base, Database, impersonal, ring_after_commit
+from libs.common.db import Base, Database, fetch, impersonal, ring_after_commit
 from libs.common.errors import Unavailable
 from libs.common.events import MAXIMUM_BYTES, Event, envelope_of, headers_of
 from libs.common.listen import Listener
-from libs.common.telemetry import current_traceparent
+from libs.common.telemetry import traceparent_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,40 +84,41 @@ async def publish_all(session: AsyncSession, events: Sequence[Event], *, store_i
         return
     # The unit of work may write rows in another order than they were added; the aggregate goes first.
     await session.flush()
-    traceparent = current_traceparent()
-    await session.execute(_INSERT, [_row(event, store_id, source, traceparent) for event in events])
+    rows = [_row(event, store_id, source) for event in events]
+    await fetch(session, _INSERT, store_id, *map(list, zip(*rows, strict=True)))
     ring_after_commit(session, CHANNEL)
 
 
-_INSERT = insert(cast(Table, OutboxRow.__table__))
+_INSERT = """
+    INSERT INTO outbox (store_id, bucket, topic, key, headers, payload)
+    SELECT $1, bucket, topic, key, headers, payload
+    FROM unnest($2::smallint[], $3::text[], $4::text[], $5::jsonb[], $6::bytea[])
+        WITH ORDINALITY AS event (bucket, topic, key, headers, payload, position)
+    ORDER BY position
+"""
 
 
-def _row(event: Event, store_id: UUID, source: str, traceparent: str | None) -> dict[str, Any]:
-    envelope = envelope_of(event, store_id=store_id, source=source, traceparent=traceparent)
+def _row(event: Event, store_id: UUID, source: str) -> tuple[int, str, str, str, bytes]:
+    trace = traceparent_of(event.aggregate)
+    envelope = envelope_of(event, store_id=store_id, source=source, traceparent=trace)
     payload = orjson.dumps(event.model_dump(mode="json"))
     if len(payload) > MAXIMUM_BYTES:
         # A record that no broker accepts would stop its bucket for ever; better to fail the command.
         raise ValueError(f"{event.type} is larger than a record may be")
-    return {
-        "store_id": store_id,
-        "bucket": zlib.crc32(envelope.key.encode()) % BUCKETS,
-        "topic": event.topic,
-        "key": envelope.key,
-        "headers": headers_of(envelope),
-        "payload": payload,
-    }
+    bucket = zlib.crc32(envelope.key.encode()) % BUCKETS
+    return bucket, event.topic, envelope.key, orjson.dumps(headers_of(envelope)).decode(), payload
 
 
 # The snapshot that reads the rows must be younger than the lock, so these are two statements.
-_TAKE_BUCKETS = text(f"""
+_TAKE_BUCKETS = f"""
     WITH waiting AS MATERIALIZED (SELECT DISTINCT bucket FROM outbox WHERE sent_at IS NULL)
     SELECT bucket FROM waiting WHERE pg_try_advisory_xact_lock({_LOCK_CLASS}, bucket)
-""")  # noqa: S608 - constants of this module
-_UNSENT = text("""
+"""  # noqa: S608 - constants of this module
+_UNSENT = """
     SELECT id, topic, key, headers, payload FROM outbox
-    WHERE sent_at IS NULL AND bucket = ANY(:buckets) ORDER BY id LIMIT :batch
-""")
-_MARK = text("UPDATE outbox SET sent_at = now() WHERE id = ANY(:ids)")
+    WHERE sent_at IS NULL AND bucket = ANY($1::smallint[]) ORDER BY id LIMIT $2
+"""
+_MARK = "UPDATE outbox SET sent_at = now() WHERE id = ANY($1::bigint[])"
 
 
 class Relay:
@@ -138,7 +139,7 @@ class Relay:
             while not self._stopping.is_set():
                 try:
                     await self._notice_a_lost_broker()
-                    while await self.sweep():
+                    while await self.sweep() == _BATCH:
                         pass
                     failures = 0
                 except (BrokerError, Unavailable) as error:
@@ -155,14 +156,14 @@ class Relay:
     async def sweep(self) -> int:
         """Send one batch from every bucket nobody else holds. Returns how many events were sent."""
         async with self._database.platform_session() as session:
-            buckets = list((await session.scalars(_TAKE_BUCKETS)).all())
+            buckets = [row["bucket"] for row in await fetch(session, _TAKE_BUCKETS)]
             if not buckets:
                 return 0
-            rows = (await session.execute(_UNSENT, {"buckets": buckets, "batch": _BATCH})).all()
+            rows = await fetch(session, _UNSENT, buckets, _BATCH)
             if rows:
-                await self._ensure_topics({row.topic for row in rows})
-                await self._broker.publish([Record(r.topic, r.key, r.payload, r.headers) for r in rows])
-                await session.execute(_MARK, {"ids": [row.id for row in rows]})
+                await self._ensure_topics({row["topic"] for row in rows})
+                await self._broker.publish([_record(row) for row in rows])
+                await fetch(session, _MARK, [row["id"] for row in rows])
             return len(rows)
 
     async def _ensure_topics(self, topics: set[str]) -> None:
@@ -191,6 +192,10 @@ class Relay:
                 )
                 logger.error("the broker lost its log; publishing again", extra={"events": _count(again)})
         self._known_cluster = cluster
+
+
+def _record(row: Any) -> Record:
+    return Record(row["topic"], row["key"], row["payload"], row["headers"])
 
 
 def _count(result: Any) -> int:

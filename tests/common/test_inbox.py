@@ -17,7 +17,13 @@ from libs.common.broker import Record
 from libs.common.db import Database
 from libs.common.errors import Unavailable
 from libs.common.events import Event, PersonalEvent, Received, envelope_of, headers_of
-from libs.common.inbox import BatchHandler, Consumer, Handler, batched
+from libs.common.inbox import (
+    BatchHandler,
+    Consumer,
+    Handler,
+    _runs,  # pyright: ignore[reportPrivateUsage]
+    batched,
+)
 from libs.common.personal.tombstones import bury
 from tests.common.conftest import Common
 
@@ -245,7 +251,37 @@ async def test_a_handler_for_several_gets_runs_of_one_type_and_store(common: Com
         record(Noted(note_id=uuid4(), number=3), there),
         record(Noted(note_id=uuid4(), number=4), here),
     )
-    assert runs == [[1, 2], [3], [4]]
+    assert runs == [[1, 2, 4], [3]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from([Noted, SomebodyNoted]), st.booleans()), max_size=30
+    )
+)
+def test_runs_keep_the_order_of_every_key_and_mix_neither_types_nor_stores(
+    steps: list[tuple[str, type[Event], bool]],
+) -> None:
+    @batched
+    async def several(session: AsyncSession, events: Sequence[Received[Any]]) -> None: ...
+
+    stores = {False: UUID(int=1), True: UUID(int=2)}
+    events: list[Received[Event]] = []
+    for number, (key, kind, store) in enumerate(steps):
+        event: Any = Noted(note_id=UUID(int=3), number=number)
+        if kind is SomebodyNoted:
+            event = SomebodyNoted(subject_id=UUID(int=4), generation=1, number=number)
+        envelope = envelope_of(event, store_id=stores[store], source="test")
+        events.append(Received(event, envelope, Record("testing.notes", f"{stores[store]}:{key}", b"")))
+    runs = _runs(events, {Noted: several, SomebodyNoted: several})
+    handled = [event for run in runs for event in run]
+    for key in {event.record.key for event in events}:
+        assert [one for one in handled if one.record.key == key] == [
+            one for one in events if one.record.key == key
+        ]
+    assert len(handled) == len(events)
+    for run in runs:
+        assert len({(type(one.data), one.envelope.store_id) for one in run}) == 1
 
 
 async def test_a_handler_sees_the_rows_of_the_events_store_only(common: Common) -> None:
