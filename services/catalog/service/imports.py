@@ -34,11 +34,11 @@ from services.catalog.service.products import (
     among,
     checked,
     flush,
-    lock_variants,
     publish_products,
 )
 
-_EXPORTED_AT_ONCE = 200
+_AT_ONCE = 100
+"""Products: enough for few statements, few enough that the event loop is never long away."""
 
 
 class ImportRunning(Conflict):
@@ -71,24 +71,36 @@ async def note_refusal(database: Database, store_id: UUID, refusal: ImportRefuse
 
 
 async def import_sheet(session: AsyncSession, *, store_id: UUID, sheet: Sheet) -> ImportRun:
-    """Everything in the file, in the session's transaction. Raises ImportRefused, ImportRunning."""
+    """Everything in the file, in the session's transaction. Raises ImportRefused, ImportRunning.
+
+    The file is worked through in parts, between which others are served. After a fault nothing more is
+    written, but the rest is still looked through, so that every fault is told.
+    """
     await _take_turn(session, store_id)
+    await _hold(session, store_id, sheet)
     store = await known_store(session, store_id)
-    known = await _known(session, store_id, sheet)
-    await _refuse_foreign_skus(session, store_id, sheet, known)
     merge = Merge(store_id, store.currency, sheet.has_compare_at)
-    merged = [merge.merge(wanted, known.get(wanted.handle)) for wanted in sheet.products]
+    created = updated = 0
+    for begin in range(0, len(sheet.products), _AT_ONCE):
+        part = sheet.products[begin : begin + _AT_ONCE]
+        merged = await _merge_part(session, merge, part)
+        if not merge.faults:
+            await _save(session, store_id, [each for each in merged if each.matters])
+        created += sum(each.is_new for each in merged)
+        updated += sum(each.matters and not each.is_new for each in merged)
+        session.expunge_all()
+        await asyncio.sleep(0)
     if merge.faults:
         raise ImportRefused(merge.faults)
-    await _save(session, store_id, [each for each in merged if each.matters])
+    await checked(session, text("SET CONSTRAINTS uq_variant_store_id_sku, uq_variant_choice IMMEDIATE"))
     run = ImportRun(
         id=uuid4(),
         store_id=store_id,
         state="imported",
         products=len(sheet.products),
         variants=sum(len(product.variants) for product in sheet.products),
-        created=sum(each.is_new for each in merged),
-        updated=sum(each.matters and not each.is_new for each in merged),
+        created=created,
+        updated=updated,
         errors=[],
         created_at=datetime.now(UTC),
     )
@@ -105,35 +117,50 @@ async def _take_turn(session: AsyncSession, store_id: UUID) -> None:
     await session.execute(text("SET CONSTRAINTS uq_variant_store_id_sku, uq_variant_choice DEFERRED"))
 
 
-async def _known(
-    session: AsyncSession, store_id: UUID, sheet: Sheet
-) -> dict[str, tuple[Product, list[Variant]]]:
-    """The products of the file that exist, held until the session ends, with their variants."""
-    handles = [product.handle for product in sheet.products]
-    products = (
-        await session.scalars(
-            select(Product)
-            .where(Product.store_id == store_id, among(Product.handle, handles))
-            .order_by(Product.id)
-            .with_for_update()
-        )
-    ).all()
+async def _hold(session: AsyncSession, store_id: UUID, sheet: Sheet) -> None:
+    """Lock what the file may change all at once, in the order in which everybody locks, before any of it is read."""
+    handles = among(Product.handle, [product.handle for product in sheet.products])
+    products = select(Product.id).where(Product.store_id == store_id, handles).order_by(Product.id)
+    ids = (await session.scalars(products.with_for_update())).all()
+    variants = select(Variant.id).where(Variant.store_id == store_id, among(Variant.product_id, ids))
+    await session.execute(variants.order_by(Variant.id).with_for_update())
+
+
+async def _merge_part(session: AsyncSession, merge: Merge, part: Sequence[SheetProduct]) -> list[Merged]:
+    known = await _known(session, merge.store_id, part)
+    merge.faults.extend(await _foreign_skus(session, merge.store_id, part, known))
+    return [merge.merge(wanted, known.get(wanted.handle)) for wanted in part]
+
+
+_Known = Mapping[str, tuple[Product, Sequence[Variant]]]
+"""Products by handle, with their variants in order."""
+
+
+async def _known(session: AsyncSession, store_id: UUID, part: Sequence[SheetProduct]) -> _Known:
+    handles = among(Product.handle, [product.handle for product in part])
+    products = (await session.scalars(select(Product).where(Product.store_id == store_id, handles))).all()
+    variants = await _variants_of(session, store_id, products)
+    return {product.handle: (product, variants[product.id]) for product in products}
+
+
+async def _variants_of(
+    session: AsyncSession, store_id: UUID, products: Sequence[Product]
+) -> Mapping[UUID, list[Variant]]:
+    rows = await session.scalars(
+        select(Variant)
+        .where(Variant.store_id == store_id, among(Variant.product_id, [product.id for product in products]))
+        .order_by(Variant.position)
+    )
     variants: dict[UUID, list[Variant]] = {product.id: [] for product in products}
-    for variant in await lock_variants(session, store_id, products=list(variants)):
+    for variant in rows:
         variants[variant.product_id].append(variant)
-    return {
-        product.handle: (product, sorted(variants[product.id], key=lambda variant: variant.position))
-        for product in products
-    }
+    return variants
 
 
-async def _refuse_foreign_skus(
-    session: AsyncSession,
-    store_id: UUID,
-    sheet: Sheet,
-    known: Mapping[str, tuple[Product, Sequence[Variant]]],
-) -> None:
-    lines = {v.sku: (p.handle, v.line) for p in sheet.products for v in p.variants if v.sku is not None}
+async def _foreign_skus(
+    session: AsyncSession, store_id: UUID, part: Sequence[SheetProduct], known: _Known
+) -> list[Fault]:
+    lines = {v.sku: (product.handle, v.line) for product in part for v in product.variants if v.sku}
     owned = await session.execute(
         select(Variant.sku, Variant.product_id).where(
             Variant.store_id == store_id, among(Variant.sku, list(lines))
@@ -144,11 +171,7 @@ async def _refuse_foreign_skus(
         handle, line = lines[str(sku)]
         if handle not in known or known[handle][0].id != product_id:
             faults.append(Fault(line, Column.SKU, Reason.SKU_TAKEN))
-    if faults:
-        raise ImportRefused(faults)
-
-
-# --- Saving ----------------------------------------------------------------------------------------------
+    return faults
 
 
 async def _save(session: AsyncSession, store_id: UUID, merged: Sequence[Merged]) -> None:
@@ -164,7 +187,6 @@ async def _save(session: AsyncSession, store_id: UUID, merged: Sequence[Merged])
     await flush(session)
     session.add_all(variant for each in merged for variant in each.added)
     await flush(session)
-    await checked(session, text("SET CONSTRAINTS uq_variant_store_id_sku, uq_variant_choice IMMEDIATE"))
     await publish_products(session, store_id, [(each.product, each.variants) for each in merged])
 
 
@@ -192,17 +214,10 @@ async def _part(database: Database, store_id: UUID, after: int) -> tuple[str, in
                 select(Product)
                 .where(Product.store_id == store_id, Product.sequence > after)
                 .order_by(Product.sequence)
-                .limit(_EXPORTED_AT_ONCE)
+                .limit(_AT_ONCE)
             )
         ).all()
-        rows = await session.scalars(
-            select(Variant)
-            .where(Variant.store_id == store_id, among(Variant.product_id, [p.id for p in products]))
-            .order_by(Variant.position)
-        )
-        variants: dict[UUID, list[Variant]] = {product.id: [] for product in products}
-        for variant in rows:
-            variants[variant.product_id].append(variant)
+        variants = await _variants_of(session, store_id, products)
     text_of_part = "".join(
         write(_sheet_product(product, variants[product.id]), currency=product.currency)
         for product in products

@@ -124,7 +124,7 @@ def _page(condition: str, key: str, direction: str, limit: int) -> str:
 def _conditions(query: _Query, selection: Selection) -> list[str]:
     conditions = ["store_id = $1::uuid", f"status = {query.place(selection.status.value)}"]
     if selection.q is not None:
-        conditions.append(f"search @@ product_query({query.place(selection.q)})")
+        conditions.append(f"search @@ {_searched(query, selection.q)}")
     if selection.vendor is not None:
         conditions.append(f"vendor = {query.place(selection.vendor)}")
     if selection.product_type is not None:
@@ -140,13 +140,17 @@ def _conditions(query: _Query, selection: Selection) -> list[str]:
     return conditions
 
 
+def _searched(query: _Query, q: str | None) -> str:
+    """What is searched for; a query of its own, so that it is not taken apart anew for every product."""
+    return f"(SELECT product_query({query.place(q)}))"
+
+
 def _order(query: _Query, sort: Sort, selection: Selection) -> tuple[str, str]:
     """What a list is sorted by; `sequence` decides between equals."""
     match sort:
         case Sort.RELEVANCE:
             # A whole number, so that a cursor holds exactly what is compared.
-            place = query.place(selection.q)
-            return f"(1000000 * ts_rank(search, product_query({place})))::bigint", "DESC"
+            return f"(1000000 * ts_rank(search, {_searched(query, selection.q)}))::bigint", "DESC"
         case Sort.NEWEST:
             return "sequence", "DESC"
         case Sort.PRICE:

@@ -71,7 +71,8 @@ async def change(
     require_match(if_match, product.version)
     for name, value in changes.items():
         setattr(product, name, value)
-    await publish_changed(session, product)
+    if session.is_modified(product):
+        await publish_changed(session, product)
 
 
 async def change_variant(
@@ -119,14 +120,11 @@ async def find_variant(session: AsyncSession, store_id: UUID, variant_id: UUID) 
     return variant
 
 
-async def lock_variants(
-    session: AsyncSession, store_id: UUID, *, ids: Iterable[UUID] = (), products: Iterable[UUID] = ()
-) -> Sequence[Variant]:
-    """These variants, or the variants of these products, held until the session ends."""
-    which = among(Variant.id, list(ids)) if ids else among(Variant.product_id, list(products))
+async def lock_variants(session: AsyncSession, store_id: UUID, ids: Iterable[UUID]) -> Sequence[Variant]:
+    """These variants, held until the session ends."""
     locked = await session.scalars(
         select(Variant)
-        .where(Variant.store_id == store_id, which)
+        .where(Variant.store_id == store_id, among(Variant.id, list(ids)))
         .order_by(Variant.id)
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -136,7 +134,7 @@ async def lock_variants(
 
 async def lock_variant(session: AsyncSession, store_id: UUID, variant_id: UUID) -> Variant:
     """The variant, held until the session ends. Raises NotFound."""
-    for variant in await lock_variants(session, store_id, ids=[variant_id]):
+    for variant in await lock_variants(session, store_id, [variant_id]):
         return variant
     raise NotFound
 

@@ -41,7 +41,7 @@ async def settle(
     reservations = await _lock_reservations(session, store_id, list(orders))
     lines = orders if change is Change.PLACED else await _reserved_lines(session, store_id, list(orders))
     wanted = {variant_id for each in lines.values() for variant_id in each}
-    variants = {variant.id: variant for variant in await lock_variants(session, store_id, ids=wanted)}
+    variants = {variant.id: variant for variant in await lock_variants(session, store_id, wanted)}
     answers: list[Event] = []
     reserved: list[ReservationLine] = []
     for order_id in orders:

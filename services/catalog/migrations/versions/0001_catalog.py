@@ -10,8 +10,9 @@ from libs.common.tables import create_first
 revision = "0001"
 down_revision = None
 
-# A search should find `théière` for `theiere` and `mug` for `mugs`, in both languages of the platform. Every
-# text is stemmed in English and in French and kept as it is; a query is looked for in all three ways.
+# A search should find `théière` for `theiere` and `mug` for `mugs`, in both languages of the platform: every text
+# is stemmed in English and in French. What is short is kept as it is too, so that a word is found while it is
+# still being typed.
 _SEARCH = (
     r"""
     CREATE FUNCTION plain_letters(value text) RETURNS text
@@ -19,12 +20,17 @@ _SEARCH = (
         translate(replace(replace(lower(value), 'œ', 'oe'), 'æ', 'ae'),
                   'àáâãäåçèéêëìíîïñòóôõöùúûüýÿ', 'aaaaaaceeeeiiiinooooouuuuyy')
     """,
+    # OFFSET keeps the letters from being made plain once for every language.
+    r"""
+    CREATE FUNCTION stems_of(value text) RETURNS tsvector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (
+        SELECT to_tsvector('pg_catalog.english', plain) || to_tsvector('pg_catalog.french', plain)
+        FROM (SELECT plain_letters(value) AS plain OFFSET 0) AS letters)
+    """,
     r"""
     CREATE FUNCTION words_of(value text) RETURNS tsvector
     LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
-        to_tsvector('pg_catalog.english', plain_letters(value))
-        || to_tsvector('pg_catalog.french', plain_letters(value))
-        || to_tsvector('pg_catalog.simple', plain_letters(value))
+        stems_of(value) || to_tsvector('pg_catalog.simple', plain_letters(value))
     """,
     # Joining an array is only declared stable because the text of some types depends on settings; text's does not.
     r"""
@@ -33,8 +39,8 @@ _SEARCH = (
     ) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
         setweight(words_of(title), 'A')
         || setweight(words_of(vendor || ' ' || product_type || ' ' || array_to_string(tags, ' ')), 'B')
-        || setweight(words_of(category), 'C')
-        || setweight(words_of(description), 'D')
+        || setweight(stems_of(category), 'C')
+        || setweight(stems_of(description), 'D')
     """,
     # Plain words may also be beginnings of words, since people search while they type; a query with quotes or
     # a minus means what it says.
