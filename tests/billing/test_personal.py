@@ -139,8 +139,8 @@ async def exported(shop: Shop, subject_id: UUID) -> list[Any]:
     await shop.hears(TaskIssued(request_id=request_id, verb=Verb.EXPORT, subject_id=subject_id, generation=1))
     state = shop.app.state
     work = Work("billing", state.settings, state.database, None, state.vault, state.http)  # type: ignore[arg-type]
-    while await answer_to(shop, request_id) is None:
-        assert await PARTICIPANT.export(work), "an export waits and nobody takes it up"
+    await PARTICIPANT.export(work)
+    assert await answer_to(shop, request_id) is not None, "an export waits and nobody takes it up"
     vault = shop.keyring.vault("privacy")
     records: list[Any] = []
     for type_, chunk in await shop.published():
