@@ -283,4 +283,4 @@ async def test_a_large_export_is_streamed_in_bounded_memory(platform: Platform) 
     tracemalloc.stop()
     assert received > 20_000
     assert size > 10_000_000
-    assert peak < 8_000_000, "the archive grows with what is in it"
+    assert peak < 10_000_000, "the archive grows with what is in it"
