@@ -290,7 +290,9 @@ async def test_asking_may_be_cancelled_without_losing_anything(
         for number in range(50):
             await broker.publish(numbered(ready_topic, "a", [number]))
         await reading
-    assert numbers_by_key(records) == {"a": list(range(50))}
+    # A commit that is slower than the pause before a redelivery lets a batch come twice, which is allowed.
+    seen = list(dict.fromkeys(numbers_by_key(records)["a"]))
+    assert seen == list(range(50))
 
 
 async def test_lag_counts_what_is_not_committed(broker: Broker, ready_topic: str, group: str) -> None:

@@ -266,10 +266,13 @@ async def _keep(_connection: Any) -> None:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether PostgreSQL, not the statement, failed: unreachable, restarting, full, read-only, deadlocked."""
+    """Whether PostgreSQL, not the statement, failed: unreachable, restarting, full, read-only, deadlocked.
+
+    A role or a database that is missing is one that is not restored yet: the same call may succeed later.
+    """
     state: str = getattr(error, "sqlstate", None) or ""
     refused = isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.InterfaceError)
-    return not refused or state[:2] in {"08", "40", "53", "57", "58"} or state == "25006"
+    return not refused or state[:2] in {"08", "28", "3D", "40", "53", "57", "58"} or state == "25006"
 
 
 _CREATE_TOPICS = """
