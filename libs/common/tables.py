@@ -126,6 +126,7 @@ _FIRST = (
         answer jsonb,
         attempts bigint NOT NULL DEFAULT 0,
         next_try_at timestamptz,
+        traceparent varchar,
         issued_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT pk_participant_job PRIMARY KEY (request_id, verb)
     )

@@ -7,9 +7,11 @@ exceptions: anything else is dropped, so that a forgotten e-mail cannot leave by
 import logging
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -68,30 +70,36 @@ def start(service: str, *, level: str = "INFO") -> None:
     for noisy in ("aiokafka", "httpx", "httpcore", "uvicorn.access", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "aiokafka" else logging.WARNING)
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        _export(service)
+        from libs.common.otlp import export
 
-
-def _export(service: str) -> None:
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    resource = Resource.create({"service.name": f"vitrine-{service}"})
-    traces = TracerProvider(resource=resource)
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(traces)
-    metrics.set_meter_provider(
-        MeterProvider(resource=resource, metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter())])
-    )
+        export(service)
 
 
 def is_kept() -> bool:
     """Whether anything is done with spans. If not, no request should pay for them: they cost as much as a query."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+_CONTINUED: ContextVar[Mapping[str, str]] = ContextVar("continued", default=MappingProxyType({}))
+
+
+@contextmanager
+def continuing(traces: Mapping[str, str | None]) -> Generator[None]:
+    """What is published about these aggregates meanwhile continues the trace of each: a batch holds several.
+
+    `traces` are W3C trace contexts by the id of the aggregate.
+    """
+    known = {aggregate: parent for aggregate, parent in traces.items() if parent}
+    token = _CONTINUED.set({**_CONTINUED.get(), **known})
+    try:
+        yield
+    finally:
+        _CONTINUED.reset(token)
+
+
+def traceparent_of(aggregate: str) -> str | None:
+    """The W3C trace context to send along with an event, if a trace is under way."""
+    return _CONTINUED.get().get(aggregate) or current_traceparent()
 
 
 def current_traceparent() -> str | None:

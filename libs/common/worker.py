@@ -35,6 +35,15 @@ STALLED_AFTER = 60.0
 """Seconds with records waiting and no progress after which liveness fails."""
 _DRAIN_SECONDS = 20.0
 
+_waiting = telemetry.meter.create_gauge("outbox.waiting", description="Events that were not sent yet.")
+_age = telemetry.meter.create_gauge(
+    "outbox.age", unit="s", description="Age of the oldest event that was not sent yet."
+)
+_lag = telemetry.meter.create_gauge(
+    "consumer.lag", description="Records waiting in the partitions of this worker."
+)
+_parked = telemetry.meter.create_gauge("events.parked", description="Events that could not be handled.")
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -168,8 +177,18 @@ def _housekeeping(consumer: Consumer) -> list[Duty]:
         await work.broker.purge(RETENTION)
         return 0
 
+    async def measure(work: Work) -> int:
+        if telemetry.is_kept():
+            waiting, age = await outbox.backlog(work.database)
+            _waiting.set(waiting)
+            _age.set(age)
+            _lag.set(await consumer.lag())
+            _parked.set(await inbox.parked(work.database))
+        return 0
+
     return [
         Duty("redrive", redrive, timedelta(seconds=1)),
+        Duty("measure", measure, timedelta(seconds=5)),
         Duty("purge", purge, timedelta(hours=1)),
     ]
 

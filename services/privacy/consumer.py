@@ -121,7 +121,7 @@ DUTIES: Sequence[Duty] = (
     Duty("issue again", duties.issue_again, timedelta(seconds=1)),
     Duty("write letters", letters.write, timedelta(seconds=1), channel=engine.NOTICES),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
-    Duty("measure", duties.measure, timedelta(seconds=15)),
+    Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,
     *PARTICIPANT.duties,
 )

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +13,10 @@ from libs.common.events.privacy import Retained, Verb
 from libs.common.outbox import publish_all
 from libs.common.personal.keys import Erased, Erasure, KeptKey, KeyringClient, LiveKey
 from libs.common.personal.vocabulary import Retention
-from libs.common.telemetry import meter
+from libs.common.telemetry import continuing, is_kept, meter
 from libs.common.worker import Work
 from services.privacy import engine
-from services.privacy.domain import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, TaskState
+from services.privacy.domain import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, OPEN, Right, TaskState
 from services.privacy.engine import SOURCE, Answer
 
 _LEASE_SECONDS = 15.0
@@ -123,7 +124,7 @@ def _by_store(answers: Iterable[tuple[UUID, Answer]]) -> dict[UUID, list[Answer]
 # --- Issuing again ---------------------------------------------------------------------------------------
 
 _OVERDUE = text("""
-    SELECT id, store_id, subject_id, generation, round FROM request
+    SELECT id, store_id, subject_id, generation, round, traceparent FROM request
     WHERE id IN (SELECT request_id FROM task WHERE next_issue_at <= now() AND participant <> 'keyring'
                  ORDER BY next_issue_at LIMIT :limit)
     ORDER BY id FOR UPDATE SKIP LOCKED
@@ -162,7 +163,8 @@ async def issue_again(work: Work) -> int:
                 for (request_id, verb), rows in missing.items()
                 if request_id == request.id
             ]
-            await publish_all(session, tasks, store_id=request.store_id, source=SOURCE)
+            with continuing(engine.traces_of([request])):
+                await publish_all(session, tasks, store_id=request.store_id, source=SOURCE)
     return 0
 
 
@@ -189,16 +191,23 @@ _COUNT_OPEN = text("""
     FROM request WHERE state NOT IN ('completed', 'refused', 'cancelled') GROUP BY claim, state
 """)
 _COUNT_WAITING = text("""
-    SELECT participant, count(*) AS number FROM task WHERE next_issue_at IS NOT NULL GROUP BY participant
+    SELECT name AS participant, count(task.request_id) AS number
+    FROM (SELECT name FROM participant UNION SELECT participant FROM task WHERE next_issue_at IS NOT NULL) AS known
+    LEFT JOIN task ON task.participant = known.name AND next_issue_at IS NOT NULL
+    GROUP BY name
 """)
 
 
 async def measure(work: Work) -> int:
-    """Open requests and their age, and what each participant has still to answer."""
+    """Open requests and their age, and what each participant has still to answer; 0 is told, or the last would stay."""
+    if not is_kept():
+        return 0
     async with work.database.platform_session() as session:
-        for row in await session.execute(_COUNT_OPEN):
-            _open.set(row.number, {"right": row.claim, "state": row.state})
-            _age.set(row.age, {"right": row.claim, "state": row.state})
+        found = {(row.claim, row.state): row for row in await session.execute(_COUNT_OPEN)}
+        for right, state in product(Right, sorted(OPEN)):
+            row = found.get((right, state))
+            _open.set(row.number if row else 0, {"right": right, "state": state})
+            _age.set(row.age if row else 0, {"right": right, "state": state})
         for row in await session.execute(_COUNT_WAITING):
             _waiting.set(row.number, {"participant": row.participant})
     return 0

@@ -20,6 +20,7 @@ from libs.common.db import ring_after_commit
 from libs.common.events import Event
 from libs.common.events.privacy import ExportChunk, KeysDestroyed, TaskIssued, Verb
 from libs.common.outbox import publish_all
+from libs.common.telemetry import continuing
 from services.privacy.domain import (
     FIRST_PAUSE,
     KEYRING,
@@ -70,7 +71,7 @@ def verb_of(right: Right, state: State) -> Verb | None:
 # --- Answers ---------------------------------------------------------------------------------------------
 
 _LOCK = text("""
-    SELECT id, store_id, subject_id, generation, claim, state, round FROM request
+    SELECT id, store_id, subject_id, generation, claim, state, round, traceparent FROM request
     WHERE store_id = :store_id AND id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
 """)
 # What is terminal stays as it is: a late, doubled or contradictory answer changes nothing.
@@ -96,6 +97,13 @@ async def record(session: AsyncSession, store_id: UUID, answers: Iterable[Answer
     given = list(answers)
     ids = sorted({answer.request_id for answer in given})
     requests = {row.id: row for row in await session.execute(_LOCK, {"store_id": store_id, "ids": ids})}
+    with continuing(traces_of(requests.values())):
+        await _record(session, store_id, given, requests)
+
+
+async def _record(
+    session: AsyncSession, store_id: UUID, given: Sequence[Answer], requests: Mapping[UUID, Row[Any]]
+) -> None:
     expected = _one_each(answer for answer in given if _is_expected(answer, requests.get(answer.request_id)))
     incomplete = await _incomplete(session, expected)
     taken = await _take(session, store_id, [_refused(one) if one in incomplete else one for one in expected])
@@ -104,6 +112,11 @@ async def record(session: AsyncSession, store_id: UUID, answers: Iterable[Answer
     if anew := {one.request_id for one in incomplete}:
         await _ask_anew(session, store_id, [requests[id_] for id_ in sorted(anew)])
     await _move_on(session, store_id, {id_: requests[id_] for id_, *_ in taken if id_ not in anew})
+
+
+def traces_of(requests: Iterable[Row[Any]]) -> dict[str, str | None]:
+    """The trace that each request was opened in, by what events about it are ordered by."""
+    return {str(id_): one.traceparent for one in requests for id_ in (one.id, one.subject_id)}
 
 
 def _is_expected(answer: Answer, request: Row[Any] | None) -> bool:

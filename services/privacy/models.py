@@ -76,6 +76,8 @@ class Request(Base):
     contact: Mapped[Sealed[RequestContact] | None] = mapped_column(SealedColumn(RequestContact))
     notice: Mapped[str | None] = mapped_column(info=impersonal("the mail that is to be written next"))
     notice_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(info=impersonal("W3C trace context"))
+    """Of the call that opened it: whatever is asked and answered later continues its trace."""
     version: Mapped[int] = mapped_column(server_default="1")
 
 

@@ -20,6 +20,7 @@ from libs.common.personal.errors import SubjectErased
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import Vault
 from libs.common.stores import KnownStore
+from libs.common.telemetry import current_traceparent
 from services.privacy.domain import (
     FIRST_PAUSE,
     KEYRING,
@@ -124,6 +125,7 @@ def _insert(
             contact=contact,
             notice="request-received",
             notice_at=now + ACKNOWLEDGED_AFTER,
+            traceparent=current_traceparent(),
         )
         .on_conflict_do_nothing()
         .returning(Request)

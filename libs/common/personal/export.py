@@ -165,6 +165,8 @@ class Gathering:
 
     asked: Asked
     round: int
+    traceparent: str | None = None
+    """The trace that the task came with."""
     counts: Counter[str] = field(default_factory=Counter[str])
     sent: int = 0
     _waiting: list[Record] = field(default_factory=list[Record])
@@ -201,7 +203,7 @@ class Gathering:
 
     def anew(self) -> "Gathering":
         """The same request, from the beginning."""
-        return Gathering(self.asked, self.round)
+        return Gathering(self.asked, self.round, self.traceparent)
 
     @property
     def digest(self) -> str:

@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("contact", sa.LargeBinary),
         sa.Column("notice", sa.String),
         sa.Column("notice_at", _TIME),
+        sa.Column("traceparent", sa.String),
         sa.Column("version", sa.BigInteger, server_default="1", nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_request"),
         sa.CheckConstraint("claim IN ('access', 'erasure')", name="ck_request_claim"),
