@@ -5,7 +5,6 @@ The re-read goes another way than the clean-up: it starts from the database's ow
 or a column that nobody declared is found too.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,9 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     MetaData,
-    Row,
     Select,
     Table,
     Text,
-    TextClause,
     Uuid,
     and_,
     bindparam,
@@ -47,6 +44,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
+from libs.common.db import fetch
 from libs.common.events.privacy import Retained
 from libs.common.personal.data import PersonalData
 from libs.common.personal.holdings import Attached, Holding, OnErase, is_impersonal
@@ -98,26 +96,25 @@ def _evidence(held: FromClause, asked: FromClause, holding: Holding) -> ColumnEl
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement built once and executed often, as the text it compiles to."""
+    """A statement built once and executed often: the text it compiles to, and what fills its places."""
 
-    text: TextClause
+    query: str
     constants: Mapping[str, Any]
+    places: Sequence[str]
 
     @classmethod
     def of(cls, executable: Any) -> "Statement":
         """The statement that an expression compiles to."""
         compiled = executable.compile(dialect=_DIALECT)
-        constants = {name: value for name, value in compiled.params.items() if value is not None}
-        # What the dialect writes as `:name::TYPE`, a text with parameters takes as `CAST(:name AS TYPE)`.
-        return cls(text(_CAST.sub(r"CAST(:\1 AS \2)", str(compiled))), constants)
+        return cls(str(compiled), compiled.params, compiled.positiontup)
 
-    async def execute(self, session: AsyncSession, batch: Sequence[Asked]) -> Sequence[Row[Any]]:
+    async def execute(self, session: AsyncSession, batch: Sequence[Asked]) -> list[Any]:
         """Its rows for a batch."""
-        return (await session.execute(self.text, {**self.constants, **parameters(batch)})).all()
+        values = {**self.constants, **parameters(batch)}
+        return await fetch(session, self.query, *(values[place] for place in self.places))
 
 
-_DIALECT = postgresql.dialect(paramstyle="named")
-_CAST = re.compile(r":(\w+)::(\w+(?:\[\])?)")
+_DIALECT = postgresql.dialect(paramstyle="numeric_dollar")
 
 
 # --- Erasing ---------------------------------------------------------------------------------------------
@@ -168,7 +165,7 @@ async def erase(
     counts: dict[UUID, Counter[str]] = defaultdict(Counter)
     for statement in statements:
         for row in await statement.execute(session, batch):
-            counts[row.request_id][row.name] += row.number
+            counts[row["request_id"]][row["name"]] += row["number"]
     return counts
 
 
@@ -232,15 +229,15 @@ async def retained(
     """By request: what stays, of which kind, on what ground and until when."""
     kept: dict[UUID, list[Retained]] = defaultdict(list)
     for row in await keeping.statement.execute(session, batch) if keeping.statement is not None else ():
-        retention = keeping.kinds[row.kind].retention
-        kept[row.request_id].append(
+        retention = keeping.kinds[row["kind"]].retention
+        kept[row["request_id"]].append(
             Retained(
-                kind=row.kind,
+                kind=row["kind"],
                 retention=retention,
-                bucket=row.bucket,
-                count=row.number,
+                bucket=row["bucket"],
+                count=row["number"],
                 ground=retention.period.law,
-                until=retention.period.expires_on(row.bucket),
+                until=retention.period.expires_on(row["bucket"]),
             )
         )
     return kept
@@ -315,7 +312,7 @@ async def left_over(
     left: dict[UUID, Counter[str]] = defaultdict(Counter)
     if statement is not None:
         for row in await statement.execute(session, batch):
-            left[row.request_id][row.name] += row.number
+            left[row["request_id"]][row["name"]] += row["number"]
     return left
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, text
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Base
+from libs.common.db import Base, fetch
 from libs.common.personal.errors import SubjectErased
 
 Subject = tuple[UUID, UUID, int]
@@ -33,25 +33,23 @@ class ErasedSubject(Base):
 
 # Locks are taken in the order of their keys, so that two batches never wait for each other. What follows a
 # lock is a statement of its own, since its snapshot must be younger than the lock.
-_SHARE = text("SELECT pg_advisory_xact_lock_shared(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
-_OWN = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
-_ERASED = text("""
+_SHARE = "SELECT pg_advisory_xact_lock_shared(key) FROM unnest($1::bigint[]) AS key"
+_OWN = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS key"
+_ERASED = """
     SELECT asked.store_id, asked.subject_id, asked.generation
-    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
-        AS asked (store_id, subject_id, generation)
+    FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS asked (store_id, subject_id, generation)
     JOIN erased_subject AS erased USING (store_id, subject_id)
     WHERE erased.generation >= asked.generation
-""")
-_BURY = text("""
+"""
+_BURY = """
     INSERT INTO erased_subject AS erased (store_id, subject_id, generation)
     SELECT store_id, subject_id, max(generation)
-    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
-        AS asked (store_id, subject_id, generation)
+    FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS asked (store_id, subject_id, generation)
     GROUP BY store_id, subject_id
     ON CONFLICT (store_id, subject_id) DO UPDATE
     SET generation = excluded.generation, erased_at = excluded.erased_at
     WHERE erased.generation < excluded.generation
-""")
+"""
 
 
 async def guard(session: AsyncSession, store_id: UUID, subject_id: UUID, generation: int) -> None:
@@ -66,9 +64,9 @@ async def guard(session: AsyncSession, store_id: UUID, subject_id: UUID, generat
 async def erased_among(session: AsyncSession, subjects: Iterable[Subject]) -> set[Subject]:
     """Those whose generation is over; erasures of the others are held off until the session ends."""
     asked = list(subjects)
-    await session.execute(_SHARE, {"keys": _lock_keys(asked)})
-    rows = await session.execute(_ERASED, _columns(asked))
-    return {(row.store_id, row.subject_id, row.generation) for row in rows}
+    await fetch(session, _SHARE, _lock_keys(asked))
+    rows = await fetch(session, _ERASED, *_columns(asked))
+    return {(row["store_id"], row["subject_id"], row["generation"]) for row in rows}
 
 
 async def bury(session: AsyncSession, subjects: Iterable[Subject]) -> None:
@@ -77,11 +75,11 @@ async def bury(session: AsyncSession, subjects: Iterable[Subject]) -> None:
     Never after `guard` for the same person in one session: two such sessions would wait for each other.
     """
     buried = list(subjects)
-    await session.execute(_OWN, {"keys": _lock_keys(buried)})
-    await session.execute(_BURY, _columns(buried))
+    await fetch(session, _OWN, _lock_keys(buried))
+    await fetch(session, _BURY, *_columns(buried))
 
 
-def _columns(subjects: Iterable[Subject]) -> dict[str, list[UUID] | list[int]]:
+def _columns(subjects: Iterable[Subject]) -> tuple[list[UUID], list[UUID], list[int]]:
     stores: list[UUID] = []
     people: list[UUID] = []
     generations: list[int] = []
@@ -89,7 +87,7 @@ def _columns(subjects: Iterable[Subject]) -> dict[str, list[UUID] | list[int]]:
         stores.append(store_id)
         people.append(subject_id)
         generations.append(generation)
-    return {"stores": stores, "subjects": people, "generations": generations}
+    return stores, people, generations
 
 
 def _lock_keys(subjects: Iterable[Subject]) -> list[int]:
