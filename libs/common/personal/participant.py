@@ -47,6 +47,7 @@ from libs.common.personal.jobs import Announcement, ParticipantJob
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vault import announce
 from libs.common.settings import ServiceSettings
+from libs.common.telemetry import continuing
 from libs.common.worker import Duty, Work
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,8 @@ class Participant:
         """Send what is held about the people of waiting exports. Returns 0 unless more are waiting."""
         claimed = await jobs.claim(work.database)
         if claimed:
-            await self._export(work, claimed)
+            with continuing({str(one.asked.request_id): one.traceparent for one in claimed}):
+                await self._export(work, claimed)
         return len(claimed) // jobs.AT_ONCE
 
     async def _export(self, work: Work, claimed: Sequence[Gathering]) -> None:
