@@ -95,7 +95,7 @@ def distinct(products: list[SheetProduct]) -> bool:
     return len(set(skus)) == len(skus)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     wanted=st.lists(products(), max_size=4, unique_by=lambda product: product.handle).filter(distinct),
     currency=st.sampled_from(["EUR", "JPY", "TND"]),
@@ -108,7 +108,7 @@ def test_what_is_written_is_read_again(wanted: list[SheetProduct], currency: str
     assert sheet.has_compare_at
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=300) | st.text(max_size=300).map(lambda text: (HEADER + text).encode()))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:
