@@ -6,15 +6,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, PrimaryKeyConstraint, Row, func, text
+from sqlalchemy import Index, PrimaryKeyConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Base, Database, impersonal, ring_after_commit
+from libs.common.db import Base, Database, fetch, impersonal, ring_after_commit
 from libs.common.events.privacy import TaskAnswered, TaskIssued, Verb
 from libs.common.personal.erasure import Asked
 from libs.common.personal.export import Gathering
+from libs.common.telemetry import traceparent_of
 
 CHANNEL = "participant_jobs"
 """NOTIFY channel: an export is waiting."""
@@ -44,6 +45,7 @@ class ParticipantJob(Base):
     answer: Mapped[dict[str, Any] | None] = mapped_column(JSONB, info=impersonal("an outcome and counts"))
     attempts: Mapped[int] = mapped_column(server_default="0")
     next_try_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(info=impersonal("W3C trace context"))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -65,84 +67,81 @@ class Announcement(Base):
 class Known:
     """What was noted before about some requests."""
 
-    _jobs: Mapping[tuple[UUID, str], Row[Any]]
+    _jobs: Mapping[tuple[UUID, str], Any]
 
     def round_of(self, task: TaskIssued) -> int:
         """The newest round this task was asked in before; 0 for never."""
         job = self._jobs.get((task.request_id, task.verb))
-        return job.round if job is not None else 0
+        return job["round"] if job is not None else 0
 
     def answer_to(self, task: TaskIssued) -> TaskAnswered | None:
         """What was answered to exactly this task."""
         job = self._jobs.get((task.request_id, task.verb))
-        if job is None or job.round != task.round or job.answer is None:
+        if job is None or job["round"] != task.round or job["answer"] is None:
             return None
-        return TaskAnswered.model_validate_json(job.answer)
+        return TaskAnswered.model_validate_json(job["answer"])
 
 
-_KNOWN = text("""
+_KNOWN = """
     SELECT request_id, verb, round, CAST(answer AS text) AS answer FROM participant_job
-    WHERE request_id = ANY(CAST(:requests AS uuid[]))
-""")
+    WHERE request_id = ANY($1::uuid[])
+"""
 
 
 async def known(session: AsyncSession, requests: Sequence[UUID]) -> Known:
     """What was noted before about these requests."""
-    rows = await session.execute(_KNOWN, {"requests": requests})
-    return Known({(row.request_id, row.verb): row for row in rows})
+    rows = await fetch(session, _KNOWN, requests)
+    return Known({(row["request_id"], row["verb"]): row for row in rows})
 
 
-_SAVE = text("""
+_SAVE = """
     INSERT INTO participant_job AS job (request_id, verb, store_id, round, answer)
-    SELECT request_id, verb, :store_id, round, CAST(answer AS jsonb)
-    FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[]), CAST(:rounds AS bigint[]),
-        CAST(:answers AS text[])) AS given (request_id, verb, round, answer)
+    SELECT request_id, verb, $1, round, CAST(answer AS jsonb)
+    FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::text[]) AS given (request_id, verb, round, answer)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, answer = excluded.answer,
         subject_id = NULL, generation = NULL, next_try_at = NULL
     WHERE job.round <= excluded.round
-""")
+"""
 
 
 async def save(session: AsyncSession, store_id: UUID, answers: Sequence[TaskAnswered]) -> None:
     """Keep answers, to give them again; from now on nothing here names the person."""
     if not answers:
         return
-    values = {
-        "store_id": store_id,
-        "requests": [answer.request_id for answer in answers],
-        "verbs": [answer.verb.value for answer in answers],
-        "rounds": [answer.round for answer in answers],
-        "answers": [answer.model_dump_json() for answer in answers],
-    }
-    await session.execute(_SAVE, values)
+    await fetch(
+        session, _SAVE, store_id,
+        [answer.request_id for answer in answers],
+        [answer.verb.value for answer in answers],
+        [answer.round for answer in answers],
+        [answer.model_dump_json() for answer in answers],
+    )  # fmt: skip
 
 
-_NOTE = text("""
+_NOTE = """
     INSERT INTO participant_job AS job
-        (request_id, verb, store_id, round, subject_id, generation, next_try_at)
-    SELECT request_id, :verb, :store_id, round, subject_id, generation, now()
-    FROM unnest(CAST(:requests AS uuid[]), CAST(:rounds AS bigint[]), CAST(:subjects AS uuid[]),
-        CAST(:generations AS bigint[])) AS task (request_id, round, subject_id, generation)
+        (request_id, verb, store_id, round, subject_id, generation, traceparent, next_try_at)
+    SELECT request_id, $1, $2, round, subject_id, generation, traceparent, now()
+    FROM unnest($3::uuid[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[])
+        AS task (request_id, round, subject_id, generation, traceparent)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, subject_id = excluded.subject_id,
         generation = excluded.generation, answer = NULL, attempts = 0, next_try_at = excluded.next_try_at,
         issued_at = excluded.issued_at
     WHERE job.round < excluded.round
-""")
+"""
 
 
 async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]) -> None:
     """Keep exports to be made, and wake the duty that makes them."""
     if not tasks:
         return
-    values = {
-        "verb": Verb.EXPORT.value,
-        "store_id": store_id,
-        "requests": [task.request_id for task in tasks],
-        "rounds": [task.round for task in tasks],
-        "subjects": [task.subject_id for task in tasks],
-        "generations": [task.generation for task in tasks],
-    }
-    await session.execute(_NOTE, values)
+    await fetch(
+        session, _NOTE, Verb.EXPORT.value, store_id,
+        [task.request_id for task in tasks],
+        [task.round for task in tasks],
+        [task.subject_id for task in tasks],
+        [task.generation for task in tasks],
+        [traceparent_of(str(task.request_id)) for task in tasks],
+    )  # fmt: skip
     ring_after_commit(session, CHANNEL)
 
 
@@ -153,7 +152,7 @@ _CLAIM = text("""
     WHERE (request_id, verb) IN (
         SELECT request_id, verb FROM participant_job WHERE answer IS NULL AND next_try_at <= now()
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING request_id, store_id, subject_id, generation, round
+    RETURNING request_id, store_id, subject_id, generation, round, traceparent
 """)
 
 
@@ -162,7 +161,11 @@ async def claim(database: Database) -> list[Gathering]:
     async with database.platform_session() as session:
         rows = await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": AT_ONCE})
         return [
-            Gathering(Asked(row.request_id, row.store_id, row.subject_id, row.generation), row.round)
+            Gathering(
+                Asked(row.request_id, row.store_id, row.subject_id, row.generation),
+                row.round,
+                row.traceparent,
+            )
             for row in rows
         ]
 
