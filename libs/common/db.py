@@ -82,7 +82,7 @@ class Database:
                 "server_settings": {
                     "jit": "off",
                     # A process that was stopped in mid-transaction must not keep its locks for ever.
-                    "idle_in_transaction_session_timeout": "60s",
+                    "idle_in_transaction_session_timeout": "20s",
                 },
             },
         )
