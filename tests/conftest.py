@@ -1,6 +1,5 @@
 """What every test may ask for: real servers, started once a session and stopped by it."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -13,6 +12,7 @@ from deploy.local.environment import keys
 from deploy.local.kafka import KafkaServer
 from deploy.local.migrate import migrate
 from deploy.local.postgres import PostgresServer
+from tests import variables
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +60,5 @@ async def kafka(session_folder: Path) -> AsyncIterator[KafkaServer]:
 @pytest.fixture(scope="module")
 def nothing_of_the_platform_set() -> Iterator[None]:
     """No variable of the platform, which other tests set for services in this process: a Platform makes its own."""
-    endings = ("_DATABASE_URL", "_SERVICE_KEY", "_MASTER_KEY")
-    shared = {"SERVICE_KEYS", "KEYRING_URL", "PUBLIC_URL", "SMTP_URL", "JWKS_URL", "PRIVACY_PARTICIPANTS"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.endswith(endings) or name in shared]:
-            patch.delenv(name)
+    with variables.unset():
         yield

@@ -1,8 +1,9 @@
-"""The whole platform in this process, for what must hold of every service alike."""
+"""The whole platform, in this process or as processes of its own, for what must hold of every service alike."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ from deploy.local.gateway import Gateway
 from services.identity import passwords
 from services.privacy.settings import present
 from tests.contract.house import Furnished, House, Person, furnish, merchant_of
+from tests.contract.life import Life, living
+from tests.contract.otlp import Collector, collecting
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 from tests.tokens import client_of, running
 
@@ -66,3 +69,17 @@ async def ours(house: House, merchant: Person) -> Furnished:
 async def theirs(house: House, merchant: Person) -> Furnished:
     """Another store, with the same kinds of things in it."""
     return await furnish(house, merchant)
+
+
+@pytest.fixture(scope="session")
+async def collector() -> AsyncIterator[Collector]:
+    """What the processes of `lived` report."""
+    async with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+async def lived(collector: Collector) -> AsyncIterator[tuple[Life, Path]]:
+    """A life that was lived on a platform of real processes, and the folder it left behind when it stopped."""
+    async with living("embedded", collector) as lived:
+        yield lived

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
+from starlette.applications import Starlette
 
 from deploy.local.environment import SERVICES
 from deploy.local.gateway import Gateway
-from deploy.local.ports import free_port
-from deploy.local.waiting import until
 from libs.common.auth import Role
 from tests.contract.house import Furnished, House, Person, furnish
+from tests.serving import serving
 
 CHECKS = Path(__file__).with_name("examining.py")
 _WITHIN = 300  # seconds
@@ -24,20 +23,8 @@ _ALLOWED = ("2xx", "3xx", "400", "401", "403", "404", "409", "412", "422", "428"
 @pytest.fixture(scope="session")
 async def address(house: House) -> AsyncIterator[str]:
     """The house behind a port: what examines it is a process of its own."""
-    port = free_port()
-    config = uvicorn.Config(
-        Gateway(house.apps, house.apps["catalog"]), port=port, log_config=None, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve())  # pyright: ignore[reportPrivateUsage]
-
-    async def started() -> bool:
-        return server.started
-
-    await until(started, 20, "the server did not start")
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await serving
+    async with serving(Gateway(house.apps, Starlette())) as address:
+        yield address
 
 
 def _configuration(store: Furnished, service: str, merchant: Person) -> str:

@@ -1,0 +1,292 @@
+"""A person's whole life on a platform of real processes, in values that are found again wherever they lie."""
+
+import base64
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from deploy.local.databases import NAMES, database
+from deploy.local.platform import Platform
+from deploy.local.shop import PASSWORD, Account, Shop, key, until
+from tests import variables
+from tests.contract.otlp import Collector
+
+_SHEET = (
+    "Handle,Title,Body (HTML),Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
+)
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """Personal values with one rare word in each of them, so that a search for the word finds any of them."""
+
+    word: str = field(default_factory=lambda: f"qz{uuid4().hex[:14]}")
+
+    @property
+    def email(self) -> str:
+        return f"canary.{self.word}@vitrine.example"
+
+    @property
+    def name(self) -> str:
+        return f"Zoe {self.word}"
+
+    @property
+    def address(self) -> dict[str, str]:
+        return {
+            "line1": f"7 rue {self.word}",
+            "line2": f"+33 6 {self.word}",
+            "postcode": f"{self.word}",
+            "city": f"Ville-{self.word}",
+            "country": "FR",
+        }
+
+    @property
+    def contact(self) -> dict[str, Any]:
+        return {"name": self.name, "email": self.email, "address": self.address}
+
+
+def forms(word: str) -> dict[str, bytes]:
+    """The word as it stands in a text, a dump's bytes, an address, and in base64 at any offset."""
+    found = {
+        "text": word.encode(),
+        "hexadecimal": word.encode().hex().encode(),
+        "percent": quote(word).encode(),
+    }
+    for offset in range(3):
+        coded = base64.b64encode(b"\0" * offset + word.encode())
+        # The first and last characters depend on what stands beside the word.
+        middle = coded[(0, 2, 3)[offset] : len(word) // 3 * 4]
+        found[f"base64, {offset} bytes in"] = middle
+        found[f"hexadecimal of base64, {offset} bytes in"] = middle.hex().encode()
+    return found
+
+
+def lies_in(content: bytes, word: str) -> list[str]:
+    """The forms in which the word is in there."""
+    lowered = content.lower()
+    return [
+        name
+        for name, form in forms(word).items()
+        if form in (content if name.startswith("base64") else lowered)
+    ]
+
+
+@dataclass
+class Life:
+    """What happened, and what was left of it in places nobody should find a person in."""
+
+    canaries: Canaries
+    title: str
+    """A product's: it is not personal, and must be found."""
+    requests: dict[str, str] = field(default_factory=dict[str, str])
+    """The id of each privacy request, by its right."""
+    refusals: list[bytes] = field(default_factory=list[bytes])
+    """Every answer with an error, whole."""
+    late: str = "catalog"
+    """The participant that was frozen for a while when it was asked for an export."""
+    dumps: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """Every database, before the erasure and after it."""
+
+
+class Person:
+    """Lives it, through the public port."""
+
+    def __init__(self, platform: Platform, http: httpx.AsyncClient, collector: Collector) -> None:
+        self.platform = platform
+        self.collector = collector
+        self.shop = Shop(http)
+        self.life = Life(Canaries(), f"Pen {uuid4().hex}")
+        self.canaries = self.life.canaries
+        http.event_hooks["response"].append(self._note_refusal)
+
+    async def _note_refusal(self, answer: httpx.Response) -> None:
+        if answer.status_code >= 400:
+            await answer.aread()
+            self.life.refusals.append(str(answer.headers).encode() + b"\n" + answer.content)
+
+    async def live(self) -> Life:
+        owner, variant = await self._store()
+        order = await self._buy(owner.store_id, variant)
+        await self._pay(owner, order)
+        person = await self._sign_up(owner.store_id)
+        await self._be_served(owner, person, order)
+        await self._exercise(person, "access", late=self.life.late)
+        await self._download(person)
+        await self._err(owner, person, order)
+        await self._dump("before the erasure")
+        await self._exercise(person, "erasure")
+        await self._dump("after the erasure")
+        await until(self._nobody_is_waited_for, "the end of all requests to be measured")
+        return self.life
+
+    async def _store(self) -> tuple[Account, str]:
+        merchant = await self.shop.sign_up(f"merchant-{uuid4().hex}@vitrine.example", name="A merchant")
+        owner = await self.shop.open_store(merchant, name="Life", slug=f"life-{uuid4().hex[:8]}")
+        sheet = _SHEET + f"pen,{self.life.title},,Title,Default Title,PEN,100,2.50\n"
+        await self.shop.import_catalogue(owner, sheet.encode())
+        [variant] = (await self.shop.product(owner.store_id, "pen"))["variants"]
+        return owner, variant["id"]
+
+    async def _buy(self, store_id: str, variant: str) -> dict[str, Any]:
+        orders = f"/orders/v1/stores/{store_id}"
+        cart = await self.shop.call("POST", f"{orders}/carts", expect=201)
+        secret = {"Cart-Secret": cart["secret"]}
+        line = f"{orders}/carts/{cart['id']}/lines/{variant}"
+        await self.shop.reaches(line, 200, method="PUT", json={"quantity": 2}, headers=secret)
+        body = {
+            "cart_id": cart["id"],
+            "contact": self.canaries.contact,
+            "payment_method": "bank_transfer",
+        }
+        return await self.shop.call("POST", f"{orders}/orders", json=body, headers=secret | key(), expect=201)
+
+    async def _pay(self, owner: Account, order: dict[str, Any]) -> None:
+        path = f"/billing/v1/stores/{owner.store_id}/orders/{order['id']}"
+
+        async def is_due() -> bool | None:
+            answer = await self.shop.http.get(f"{path}/receivable", headers=owner.headers)
+            return (answer.status_code == 200 and answer.json()["state"] == "open") or None
+
+        await until(is_due, "the money to be due")
+        view = await self.shop.call(
+            "GET", f"/orders/v1/stores/{owner.store_id}/orders/{order['id']}", headers=owner.headers
+        )
+        body = {"amount": order["total"], "method": "bank_transfer", "received_on": view["placed_at"][:10]}
+        paid = await self.shop.call(
+            "POST", f"{path}/payments", json=body, headers=owner.headers | key(), expect=201
+        )
+        invoice = f"/billing/v1/stores/{owner.store_id}/invoices/{paid['invoice_id']}"
+        shown = await self.shop.call("GET", invoice, headers=owner.headers)
+        assert self.canaries.word in shown["buyer"]["name"]
+
+    async def _sign_up(self, store_id: str) -> Account:
+        person = await self.shop.sign_up(self.canaries.email, store_id=store_id, name=self.canaries.name)
+        # Again, for a person who has an account: another mail.
+        body = {"email": self.canaries.email, "password": f"{PASSWORD} {self.canaries.word}"}
+        await self.shop.call("POST", f"/identity/v1/stores/{store_id}/accounts", json=body, expect=202)
+        return person
+
+    async def _be_served(self, owner: Account, person: Account, order: dict[str, Any]) -> None:
+        me = f"/identity/v1/stores/{owner.store_id}/me"
+        changes = {"name": f"{self.canaries.name} II", "addresses": [self.canaries.address]}
+        await self.shop.call("PATCH", me, json=changes, headers=person.headers | {"If-Match": "*"})
+        assert (await self.shop.call("GET", me, headers=person.headers))["email"] == self.canaries.email
+        orders = f"/orders/v1/stores/{owner.store_id}"
+        seen = await self.shop.call("GET", f"{orders}/orders/{order['id']}", headers=owner.headers)
+        assert seen["contact"]["address"] == self.canaries.address
+        search = {"email": self.canaries.email}
+        found = await self.shop.call("POST", f"{orders}/order-searches", json=search, headers=owner.headers)
+        assert [one["id"] for one in found["items"]] == [order["id"]]
+
+    async def _exercise(self, person: Account, right: str, late: str | None = None) -> None:
+        """A right, until it is done; somebody answers only when it was measured that this is waited for."""
+        frozen = self.platform.processes[f"{late}-worker"] if late else None
+        if frozen:
+            frozen.pause()
+        requests = f"/privacy/v1/stores/{person.store_id}/requests"
+        body = {"right": right, "email": self.canaries.email}
+        opened = await self.shop.call("POST", requests, json=body, headers=person.headers | key(), expect=201)
+        self.life.requests[right] = opened["id"]
+        if frozen:
+            await until(self._somebody_is_waited_for, "an open request to be measured")
+            frozen.resume()
+
+        async def is_done() -> bool | None:
+            seen = await self.shop.call("GET", f"{requests}/{opened['id']}", headers=person.headers)
+            return seen["state"] == "completed" or None
+
+        await until(is_done, f"{right} to be completed", 60)
+
+    async def _somebody_is_waited_for(self) -> bool | None:
+        points = self.collector.measured().get(("vitrine-privacy-worker", "privacy.requests.age"), [])
+        return any(point.as_double > 1 for point in points) or None
+
+    async def _nobody_is_waited_for(self) -> bool | None:
+        points = self.collector.measured()["vitrine-privacy-worker", "privacy.tasks.waiting"]
+        last = {point.attributes[0].value.string_value: point.as_int for point in points}
+        return not any(last.values()) or None
+
+    async def _download(self, person: Account) -> None:
+        link = await self.shop.link_in_mail(person.email, "/download")
+        token = link.partition("#token=")[2]
+        answer = await self.shop.http.post("/privacy/v1/downloads", data={"token": token})
+        assert answer.status_code == 200 and len(answer.content) > 1000
+
+    async def _err(self, owner: Account, person: Account, order: dict[str, Any]) -> None:
+        """The same values where they do not belong: each of these is refused."""
+        word, store = self.canaries.word, owner.store_id
+        identity, orders = f"/identity/v1/stores/{store}", f"/orders/v1/stores/{store}"
+        calls: list[tuple[str, str, Mapping[str, Any]]] = [
+            ("POST", f"{identity}/accounts", {"json": {"email": f"{word} at home", "password": word, "name": [word]}}),
+            ("POST", f"{identity}/accounts", {"json": {"email": self.canaries.email, word: self.canaries.name}}),
+            ("POST", f"{identity}/accounts", {"content": f'{{"email": "{self.canaries.email}'.encode()}),
+            ("POST", f"{identity}/tokens", {"json": {"grant_type": word, "email": self.canaries.email}}),
+            (
+                "POST",
+                f"{identity}/tokens",
+                {"json": {"grant_type": "password", "email": self.canaries.email, "password": word}},
+            ),
+            ("PATCH", f"{identity}/me", {"json": {"name": word * 50}, "headers": person.headers}),
+            ("POST", f"{orders}/orders", {"json": {"contact": self.canaries.contact}}),
+            (
+                "POST",
+                f"{orders}/orders",
+                {"json": {"contact": {**self.canaries.contact, "phone": word}}, "headers": {"Cart-Secret": word}},
+            ),
+            ("POST", f"{orders}/order-searches", {"json": {"email": word}, "headers": owner.headers}),
+            ("GET", f"{orders}/orders/{order['id']}", {"headers": {"Order-Secret": word}}),
+            ("GET", f"{orders}/orders/{quote(self.canaries.email)}", {"headers": owner.headers}),
+            ("GET", f"{orders}/orders", {"params": {"state": word}, "headers": owner.headers}),
+            ("GET", f"{orders}/{word}", {}),
+            (
+                "POST",
+                f"/privacy/v1/stores/{store}/requests",
+                {"json": {"right": word, "email": word}, "headers": person.headers},
+            ),
+            (
+                "POST",
+                f"/privacy/v1/stores/{store}/requests",
+                {"json": {"right": "access", "email": f"other.{word}@vitrine.example"}, "headers": person.headers},
+            ),
+            ("POST", "/privacy/v1/downloads", {"data": {"token": word}}),
+            (
+                "POST",
+                f"/billing/v1/stores/{store}/orders/{order['id']}/payments",
+                {"json": {"amount": word, "external_id": self.canaries.name}, "headers": owner.headers},
+            ),
+            ("GET", f"/billing/v1/stores/{store}/invoices", {"headers": {"Authorization": f"Bearer {word}"}}),
+        ]  # fmt: skip
+        for method, path, options in calls:
+            answer = await self.shop.http.request(method, path, **options)
+            assert 400 <= answer.status_code < 500, f"{method} {path}: {answer.status_code}"
+
+    async def _dump(self, when: str) -> None:
+        for name in NAMES:
+            content = await self.platform.postgres.run("pg_dump", "--data-only", database(name))
+            self.life.dumps[f"{name} {when}"] = content
+
+
+@asynccontextmanager
+async def living(broker: str, collector: Collector) -> AsyncGenerator[tuple[Life, Path]]:
+    """A life, lived on a platform with this broker that has stopped since, and the folder it left behind."""
+    folder = Path(tempfile.mkdtemp(prefix="vitrine-life-"))
+    with variables.unset(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
+        async with (
+            Platform(folder, broker=broker, fast=True) as platform,
+            httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
+        ):
+            life = await Person(platform, http, collector).live()
+    yield life, folder
+    shutil.rmtree(folder, ignore_errors=True)
