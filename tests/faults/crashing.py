@@ -15,10 +15,12 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
+from libs.common import outbox
 from libs.common.broker import Record
 from libs.common.broker.kafka import KafkaBroker
 from libs.common.broker.postgres import EmbeddedBroker
@@ -87,33 +89,10 @@ def hurry(service: str) -> None:
     event.listen(Engine, "connect", give_up_soon)
 
 
-def bear_witness() -> None:
-    """Have every handler write down each event, in its own transaction: twice handled is then twice written."""
-    begin = Worker.__init__
-
-    def begin_with_witness(
-        worker: Worker, work: Any, *, handlers: Handlers, duties: Sequence[Any] = ()
-    ) -> None:
-        begin(worker, work, handlers={kind: _witnessed(one) for kind, one in handlers.items()}, duties=duties)
-
-    Worker.__init__ = begin_with_witness  # type: ignore[method-assign]
-
-
-def _witnessed(handler: Any) -> Any:
-    async def handle(session: AsyncSession, given: Any) -> None:
-        events = given if hasattr(handler, "batched") else [given]
-        await session.execute(_EFFECT, [{"event_id": event.envelope.id} for event in events])
-        await handler(session, given)
-
-    return batched(handle) if hasattr(handler, "batched") else handle
-
-
-_EFFECT = text("INSERT INTO effect (event_id) VALUES (:event_id)")
-
-
 def arm(fuse: Fuse) -> None:
     """Put the fuse into every place that a point names."""
-    _arm_database(fuse)
+    _arm_handlers(fuse)
+    _arm_relay(fuse)
     _arm_broker(fuse, EmbeddedBroker)
     _arm_broker(fuse, KafkaBroker)
     commit = Delivery.commit
@@ -133,6 +112,59 @@ def arm(fuse: Fuse) -> None:
     Worker.stop = stop_worker  # type: ignore[method-assign]
 
 
+def _arm_handlers(fuse: Fuse) -> None:
+    """Every handler writes down each event, in its own transaction: twice handled is then twice written."""
+    begin = Worker.__init__
+
+    def begin_with_witness(
+        worker: Worker, work: Any, *, handlers: Handlers, duties: Sequence[Any] = ()
+    ) -> None:
+        witnessed = {kind: _witnessed(handler, fuse) for kind, handler in handlers.items()}
+        begin(worker, work, handlers=witnessed, duties=duties)
+
+    Worker.__init__ = begin_with_witness  # type: ignore[method-assign]
+
+    def before_commit(session: Session) -> None:
+        if session.info.get("handles"):
+            fuse.reached("before-commit")
+
+    def after_commit(session: Session) -> None:
+        if session.info.get("handles"):
+            fuse.reached("after-commit")
+
+    event.listen(Session, "before_commit", before_commit)
+    event.listen(Session, "after_commit", after_commit)
+
+
+def _witnessed(handler: Any, fuse: Fuse) -> Any:
+    async def handle(session: AsyncSession, given: Any) -> None:
+        session.info["handles"] = True
+        events = given if hasattr(handler, "batched") else [given]
+        await session.execute(_EFFECT, [{"event_id": event.envelope.id} for event in events])
+        await handler(session, given)
+        await session.flush()
+        fuse.reached("in-handler")
+
+    return batched(handle) if hasattr(handler, "batched") else handle
+
+
+_EFFECT = text("INSERT INTO effect (event_id) VALUES (:event_id)")
+
+
+def _arm_relay(fuse: Fuse) -> None:
+    fetch, mark = outbox.fetch, outbox._MARK  # pyright: ignore[reportPrivateUsage]
+
+    async def fetch_or_mark(session: AsyncSession, query: str, *arguments: object) -> Any:
+        if query is mark:
+            fuse.reached("before-mark")
+        found = await fetch(session, query, *arguments)
+        if query is mark:
+            fuse.reached("after-mark")
+        return found
+
+    outbox.fetch = fetch_or_mark
+
+
 def _arm_broker(fuse: Fuse, adapter: type[Any]) -> None:
     publish = adapter.publish
 
@@ -144,42 +176,12 @@ def _arm_broker(fuse: Fuse, adapter: type[Any]) -> None:
     adapter.publish = publish_records
 
 
-def _arm_database(fuse: Fuse) -> None:
-    """A handler's transaction is the one that has claimed an event in the inbox."""
-
-    def before(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.lstrip().startswith("UPDATE outbox SET sent_at"):
-            fuse.reached("before-mark")
-        if connection.info.get("claimed"):
-            fuse.reached("in-handler")
-
-    def after(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.lstrip().startswith("INSERT INTO inbox"):
-            connection.info["claimed"] = True
-        if statement.lstrip().startswith("UPDATE outbox SET sent_at"):
-            fuse.reached("after-mark")
-
-    def commit(connection: Connection) -> None:
-        if connection.info.get("claimed"):
-            fuse.reached("before-commit")
-
-    def checkin(_connection: Any, record: Any) -> None:
-        if record.info.pop("claimed", False):
-            fuse.reached("after-commit")
-
-    event.listen(Engine, "before_cursor_execute", before)
-    event.listen(Engine, "after_cursor_execute", after)
-    event.listen(Engine, "commit", commit)
-    event.listen(Engine, "checkin", checkin)
-
-
 def main() -> None:
     """`service point times signal`."""
     service, point, times, wanted = sys.argv[1:]
     if point not in (*POINTS, SOUND):
         raise SystemExit(f"no such point: {point}")
     hurry(service)
-    bear_witness()
     arm(Fuse(point, int(times), signal.Signals[f"SIG{wanted}"]))
     sys.argv = [service]
     runpy.run_module(f"services.{service}.worker", run_name="__main__")
