@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.events import Event
-from libs.common.personal.data import PersonalData, Sealed
+from libs.common.personal.data import PersonalData, PersonalValue, Sealed
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 
 ParticipantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -23,9 +23,18 @@ CHUNK_BYTES = 512 * 1024
 class Verb(StrEnum):
     """What a participant can be asked to do."""
 
+    RECOGNISE = "recognise"
+    """Say whether the order of `order_number` is this person's. Opens nothing."""
+    PREVIEW = "preview"
+    """Count what you hold, what you would have to keep and what speaks against an erasure. Changes nothing."""
     EXPORT = "export"
     ERASE = "erase"
     VERIFY_ERASED = "verify-erased"
+    RECTIFY = "rectify"
+    RESTRICT = "restrict"
+    LIFT_RESTRICTION = "lift-restriction"
+    OBJECT = "object"
+    """Stop using the person's data for `purpose`."""
 
 
 class Outcome(StrEnum):
@@ -50,6 +59,26 @@ class Retained(BaseModel):
     until: date | None
 
 
+class Correction(PersonalValue):
+    """One field that is wrong or incomplete, by its category, and what it should say (GDPR, Art. 16)."""
+
+    category: Annotated[Category, Category.CONTENT]
+    value: Annotated[Any, Category.CONTENT]
+    """A text, or an object for what has parts, such as an address; checked by the model of each box it goes into."""
+    reason: Annotated[str, Category.CONTENT, Field(max_length=1000)] = ""
+
+
+class Proposal(
+    PersonalData,
+    retention=Retention.REQUEST,
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+):
+    """What a person asks to have corrected."""
+
+    corrections: Annotated[tuple[Correction, ...], Field(min_length=1, max_length=20)]
+
+
 class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.tasks", key="request_id"):
     """Do this for this person, up to this generation, and answer."""
 
@@ -61,6 +90,16 @@ class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.ta
     attempt: Annotated[int, Field(ge=1)] = 1
     participants: list[ParticipantName] = []
     """Who has not answered yet; empty, as at first, means everybody."""
+    purpose: Purpose | None = None
+    """Only what is used for this: of an objection always, of an erasure that is not of everything."""
+    category: Category | None = None
+    """Only what is of this category: of an erasure that is not of everything."""
+    portable: bool = False
+    """Of an export: only what the person gave (GDPR, Art. 20)."""
+    order_number: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,40}$")] | None = None
+    """For `recognise`: the number of an order that the person says is theirs."""
+    proposal: Sealed[Proposal] | None = None
+    """For `rectify`, and for the preview of one."""
 
 
 class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privacy.answers", key="request_id"):
@@ -79,6 +118,12 @@ class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privac
     """For an export: SHA-256, in hex, over the SHA-256 of the bytes of each box in order; empty without chunks."""
     reason: str = ""
     """For a failure: a fixed word, never a message that could quote data."""
+    obligations: list[Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$")]] = []
+    """For a preview: why somebody should look before this person is erased, in fixed words (`order-under-way`)."""
+    refused: list[Category] = []
+    """For a rectification and its preview: what the models of the boxes do not take."""
+    beside: dict[str, int] = {}
+    """For a rectification: rows, by table, of what was issued and is not rewritten; a correction lies beside each."""
     signature: str = ""
 
 
@@ -113,6 +158,13 @@ class ExportChunk(Event, type="vitrine.privacy.export-chunk.v1", topic="privacy.
 
 class KeysDestroyed(Event, type="vitrine.privacy.keys-destroyed.v1", topic="privacy.keys", key="subject_id"):
     """Keys of a person's generation are gone: forget what is in memory."""
+
+    subject_id: UUID
+    generation: int
+
+
+class KeysChanged(Event, type="vitrine.privacy.keys-changed.v1", topic="privacy.keys", key="subject_id"):
+    """Keys of a person were restricted, released or closed to a purpose: ask the keyring again before the next use."""
 
     subject_id: UUID
     generation: int
