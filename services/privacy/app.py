@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from libs.common.http import build_app
-from services.privacy import api, download_page
+from services.privacy.api import PAGES, ROUTERS
 from services.privacy.settings import Settings
 
 
@@ -14,7 +14,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         title="Vitrine privacy",
         description="The rights of a person, asked for, carried out by every service, and proved.",
-        routers=[api.router],
+        routers=ROUTERS,
     )
-    app.include_router(download_page.router, prefix="/privacy")
+    for page in PAGES:
+        app.include_router(page, prefix="/privacy")
     return app

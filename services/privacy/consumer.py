@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -18,9 +18,12 @@ from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import duties, engine, letters
-from services.privacy.domain import KEYRING, TaskState
-from services.privacy.engine import Answer
+from services.privacy import duties, letters
+from services.privacy.domain.states import KEYRING, TaskState
+from services.privacy.engine.answers import record
+from services.privacy.engine.chunks import keep_chunks
+from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
+from services.privacy.engine.tasks import Answer
 from services.privacy.models import Participant
 from services.privacy.personal import HOLDINGS
 from services.privacy.settings import Settings, present
@@ -81,7 +84,13 @@ async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswer
             _refuse("answer", event.data.participant if event.data.participant in keys else "unknown")
         else:
             answers.append(_answer(event.data))
-    await engine.record(session, events[0].envelope.store_id, answers)
+    await record(
+        session,
+        events[0].envelope.store_id,
+        answers,
+        expected=sorted(present().participants),
+        now=datetime.now(UTC),
+    )
 
 
 def _answer(answered: TaskAnswered) -> Answer:
@@ -103,7 +112,7 @@ def _refuse(what: str, participant: str) -> None:
 @batched
 async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk]]) -> None:
     """Keep pieces of exports; the signed answer after them says whether they are the right ones."""
-    await engine.keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
+    await keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
 
 
 PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings)
@@ -117,9 +126,9 @@ HANDLERS: Handlers = {
 }
 
 DUTIES: Sequence[Duty] = (
-    Duty("keyring", duties.ask_keyring, timedelta(seconds=1), channel=engine.KEYRING_TASKS),
+    Duty("keyring", duties.ask_keyring, timedelta(seconds=1), channel=KEYRING_TASKS),
     Duty("issue again", duties.issue_again, timedelta(seconds=1)),
-    Duty("write letters", letters.write, timedelta(seconds=1), channel=engine.NOTICES),
+    Duty("write letters", letters.write, timedelta(seconds=1), channel=NOTICES),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,

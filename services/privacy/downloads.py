@@ -14,9 +14,10 @@ from libs.common.events.privacy import Verb
 from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.vault import Vault
 from libs.common.personal.vocabulary import Purpose
-from services.privacy.domain import DownloadGone, State, TaskState
-from services.privacy.letters import token_hash
+from services.privacy.domain.problems import DownloadGone
+from services.privacy.domain.states import State, TaskState
 from services.privacy.models import Download, ExportChunk, Participant, Request, Task
+from services.privacy.service.opening import hashed
 
 Language = Literal["en", "fr"]
 Record = dict[str, Any]
@@ -80,26 +81,26 @@ async def begin(database: Database, vault: Vault, *, token: str, now: datetime) 
 
     Raises DownloadGone, KeyringUnavailable; what is refused is not counted.
     """
-    hashed = token_hash(token)
-    export = await _export(database, vault, hashed, now)
+    token_hash = hashed(token)
+    export = await _export(database, vault, token_hash, now)
     try:
         for participant in export.chunks:
             await export.chunk(participant, 0)
     except KeyDestroyed:
         raise DownloadGone from None
-    if not await _counted(database, hashed, now):
+    if not await _counted(database, token_hash, now):
         raise DownloadGone
     return export
 
 
-async def _export(database: Database, vault: Vault, hashed: bytes, now: datetime) -> Export:
+async def _export(database: Database, vault: Vault, token_hash: bytes, now: datetime) -> Export:
     async with database.platform_session() as session:
         row = (
             await session.execute(
                 select(Request)
                 .join(Download, Download.request_id == Request.id)
                 .where(
-                    Download.token_hash == hashed,
+                    Download.token_hash == token_hash,
                     Download.expires_at > now,
                     Download.remaining > 0,
                     Request.state == State.COMPLETED,
@@ -149,6 +150,6 @@ _COUNT = text("""
 """)
 
 
-async def _counted(database: Database, hashed: bytes, now: datetime) -> bool:
+async def _counted(database: Database, token_hash: bytes, now: datetime) -> bool:
     async with database.platform_session() as session:
-        return await session.scalar(_COUNT, {"token_hash": hashed, "now": now}) is not None
+        return await session.scalar(_COUNT, {"token_hash": token_hash, "now": now}) is not None

@@ -15,9 +15,11 @@ from libs.common.personal.keys import Erased, Erasure, KeptKey, KeyringClient, L
 from libs.common.personal.vocabulary import Retention
 from libs.common.telemetry import continuing, is_kept, meter
 from libs.common.worker import Work
-from services.privacy import engine
-from services.privacy.domain import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, OPEN, Right, TaskState
-from services.privacy.engine import SOURCE, Answer
+from services.privacy.domain.rights import Right
+from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, OPEN, TaskState
+from services.privacy.engine.answers import record
+from services.privacy.engine.tasks import COLUMNS, SOURCE, Answer, task, traces_of
+from services.privacy.settings import present
 
 _LEASE_SECONDS = 15.0
 _AT_ONCE = 500
@@ -50,11 +52,12 @@ async def ask_keyring(work: Work) -> int:
     async with work.database.platform_session() as session:
         rows = (await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": _AT_ONCE})).all()
     if rows:
+        everybody = sorted(present().participants)
         answers = await _destroyed(work, [row for row in rows if row.verb == Verb.ERASE])
         answers += await _checked(work, [row for row in rows if row.verb == Verb.VERIFY_ERASED])
         for store_id, of_store in _by_store(answers).items():
             async with work.database.session(store_id) as session:
-                await engine.record(session, store_id, of_store)
+                await record(session, store_id, of_store, expected=everybody, now=datetime.now(UTC))
     return len(rows) // _AT_ONCE
 
 
@@ -123,12 +126,12 @@ def _by_store(answers: Iterable[tuple[UUID, Answer]]) -> dict[UUID, list[Answer]
 
 # --- Issuing again ---------------------------------------------------------------------------------------
 
-_OVERDUE = text("""
-    SELECT id, store_id, subject_id, generation, round, traceparent FROM request
+_OVERDUE = text(f"""
+    SELECT {COLUMNS} FROM request
     WHERE id IN (SELECT request_id FROM task WHERE next_issue_at <= now() AND participant <> 'keyring'
                  ORDER BY next_issue_at LIMIT :limit)
     ORDER BY id FOR UPDATE SKIP LOCKED
-""")
+""")  # noqa: S608 - a constant of the engine
 _ISSUED = text("""
     UPDATE task SET attempts = attempts + 1,
         next_issue_at = now() + make_interval(secs => least(:longest, :first * 2 ^ least(attempts + 1, 20)))
@@ -154,7 +157,7 @@ async def issue_again(work: Work) -> int:
             missing[row.request_id, row.verb].append(row)
         for request in requests:
             tasks = [
-                engine.task(
+                task(
                     request,
                     Verb(verb),
                     attempt=1 + max(row.attempts for row in rows),
@@ -163,7 +166,7 @@ async def issue_again(work: Work) -> int:
                 for (request_id, verb), rows in missing.items()
                 if request_id == request.id
             ]
-            with continuing(engine.traces_of([request])):
+            with continuing(traces_of([request])):
                 await publish_all(session, tasks, store_id=request.store_id, source=SOURCE)
     return 0
 

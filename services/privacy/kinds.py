@@ -19,3 +19,5 @@ class RequestContact(
 
     email: Annotated[EmailStr, Category.EMAIL]
     language: Annotated[Literal["en", "fr"], Category.LANGUAGE]
+    status_token: Annotated[str, Category.CREDENTIALS] = ""
+    """Of the link in every mail, under which the request can be followed without an account."""

@@ -1,6 +1,5 @@
 """Mails about requests: what is to be written is noted with the request's change, and written and sealed here."""
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
 from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.worker import Work
-from services.privacy.domain import DOWNLOAD_DAYS, DOWNLOADS, KEYRING
+from services.privacy.domain.states import DOWNLOAD_DAYS, DOWNLOADS, KEYRING
 from services.privacy.kinds import RequestContact
 from services.privacy.models import Download
+from services.privacy.service.opening import hashed
 
 _LEASE_SECONDS = 30.0
 _AT_ONCE = 100
@@ -31,26 +31,18 @@ _TOKEN_BYTES = 32
 
 _CLAIM = text("""
     WITH claimed AS (
-        UPDATE request SET notice_at = now() + make_interval(secs => :lease)
-        WHERE id IN (SELECT id FROM request WHERE notice IS NOT NULL AND notice_at <= now()
-                     ORDER BY notice_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-        RETURNING id, store_id, subject_id, generation, claim, notice, due_on, contact, completed_at
+        UPDATE notice SET due_at = now() + make_interval(secs => :lease)
+        WHERE id IN (SELECT id FROM notice WHERE due_at <= now()
+                     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+        RETURNING id, request_id, template, reader
     )
-    SELECT claimed.*, (
+    SELECT request.*, claimed.id AS notice_id, template, reader, (
         SELECT jsonb_agg(kept || jsonb_build_object('participant', task.participant))
         FROM task, jsonb_array_elements(task.answer -> 'retained') AS kept
-        WHERE task.request_id = claimed.id AND task.state = 'retained'
-    ) AS retained FROM claimed
+        WHERE task.request_id = request.id AND task.verb = 'erase' AND task.state = 'retained'
+    ) AS retained FROM claimed JOIN request ON request.id = claimed.request_id
 """)
-_WRITTEN = text("""
-    WITH written AS (
-        SELECT request.id FROM request
-        JOIN unnest(CAST(:ids AS uuid[]), CAST(:notices AS text[])) AS done (id, notice) USING (id, notice)
-        ORDER BY request.id FOR UPDATE OF request
-    )
-    UPDATE request SET notice = NULL, notice_at = NULL FROM written WHERE request.id = written.id
-    RETURNING request.id
-""")
+_WRITTEN = text("DELETE FROM notice WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +68,9 @@ async def write(work: Work) -> int:
     letters = await _sealed(work, drafts)
     async with work.database.platform_session() as session:
         # What was superseded meanwhile, by the end of the request for instance, is not sent.
-        values = {"ids": [row.id for row in rows], "notices": [row.notice for row in rows]}
+        values = {"ids": [row.notice_id for row in rows]}
         written = set((await session.scalars(_WRITTEN, values)).all())
-        await _post(session, [(one, box) for one, box in letters if one.row.id in written])
+        await _post(session, [(one, box) for one, box in letters if one.row.notice_id in written])
     return len(rows) // _AT_ONCE
 
 
@@ -87,8 +79,8 @@ async def _contacts(work: Work, rows: Sequence[Row[Any]]) -> list[RequestContact
     full = [row for row in rows if row.contact is not None]
     boxes = [ToOpen(Sealed(RequestContact, row.contact), row.store_id, row.subject_id) for row in full]
     opened = await work.vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
-    by_id = {row.id: _unless_erased(contact) for row, contact in zip(full, opened, strict=True)}
-    return [by_id.get(row.id) for row in rows]
+    by_id = {row.notice_id: _unless_erased(contact) for row, contact in zip(full, opened, strict=True)}
+    return [by_id.get(row.notice_id) for row in rows]
 
 
 def _unless_erased(contact: RequestContact | Problem) -> RequestContact | None:
@@ -155,7 +147,7 @@ def _drafted(row: Row[Any], contact: RequestContact, public_url: str, now: datet
     language = contact.language
     values = {"store_id": str(row.store_id), "request_id": str(row.id), "claim": row.claim}
     link = None
-    match row.notice:
+    match row.template:
         case "request-received":
             values["due_on"] = _day(row.due_on, language)
         case "erasure-done":
@@ -167,13 +159,13 @@ def _drafted(row: Row[Any], contact: RequestContact, public_url: str, now: datet
             values["link"] = f"{public_url}/privacy/download?language={language}#token={token}"
             values["expires_on"] = _day(expires_at.date(), language)
             values["times"] = str(DOWNLOADS)
-    letter = RequestLetter(to=contact.email, template=row.notice, language=language, values=values)
+    letter = RequestLetter(to=contact.email, template=row.template, language=language, values=values)
     return _Draft(row, letter, link)
 
 
 def _link(row: Row[Any], token: str, expires_at: datetime) -> dict[str, Any]:
     return {
-        "token_hash": token_hash(token),
+        "token_hash": hashed(token),
         "request_id": row.id,
         "store_id": row.store_id,
         "subject_id": row.subject_id,
@@ -181,11 +173,6 @@ def _link(row: Row[Any], token: str, expires_at: datetime) -> dict[str, Any]:
         "expires_at": expires_at,
         "remaining": DOWNLOADS,
     }
-
-
-def token_hash(token: str) -> bytes:
-    """What is kept of a link's token: enough to recognise it, nothing to make it from."""
-    return hashlib.sha256(token.encode()).digest()
 
 
 def _kept(retained: Sequence[Mapping[str, Any]], language: str) -> list[str]:

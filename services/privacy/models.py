@@ -1,5 +1,6 @@
 """Requests, everybody's part in them, and what goes to the person."""
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,12 +11,23 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common import db
 from libs.common.db import impersonal
-from libs.common.events.privacy import ExportedRecords
+from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.data import Sealed, SealedColumn
+from services.privacy.domain.decisions import Decision
+from services.privacy.domain.rights import Law, Right
+from services.privacy.domain.states import OVER, State, TaskState
+from services.privacy.domain.verification import Way
 from services.privacy.kinds import RequestContact
 
 _WORD = impersonal("a fixed word")
 _NAME = impersonal("name of a service")
+
+
+def _words(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+_IS_OPEN = f"state NOT IN ({_words(sorted(OVER))})"
 
 
 class Base(db.Base):
@@ -41,43 +53,125 @@ class Request(Base):
 
     __tablename__ = "request"
     __table_args__ = (
-        CheckConstraint("claim IN ('access', 'erasure')", name="claim"),
-        CheckConstraint(
-            "state IN ('received', 'verifying', 'deciding', 'running', 'checking', 'completed', 'refused',"
-            " 'cancelled')",
-            name="state",
-        ),
+        CheckConstraint(f"claim IN ({_words(Right)})", name="claim"),
+        CheckConstraint(f"state IN ({_words(State)})", name="state"),
+        CheckConstraint(f"law IN ({_words(Law)})", name="law"),
+        CheckConstraint(f"way IN ({_words(Way)})", name="way"),
+        CheckConstraint(f"decision IN ({_words(Decision)})", name="decision"),
+        # A second request of the same kind joins the first. Two corrections are never the same request.
         Index(
-            "uq_request_open", "store_id", "subject_id", "generation", "claim", unique=True,
-            postgresql_where=text("state NOT IN ('completed', 'refused', 'cancelled')"),
+            "uq_request_open", "store_id", "subject_id", "generation", "claim",
+            text("coalesce(purpose, '')"), text("coalesce(category, '')"), unique=True,
+            postgresql_where=text(f"{_IS_OPEN} AND claim <> 'rectification'"),
         ),
         Index("ix_request_listing", "store_id", "opened_at", "id"),
         Index("ix_request_subject", "store_id", "subject_id", "opened_at", "id"),
-        Index("ix_request_notice", "notice_at", postgresql_where=text("notice IS NOT NULL")),
-        Index(
-            "ix_request_state", "state",
-            postgresql_where=text("state NOT IN ('completed', 'refused', 'cancelled')"),
-        ),
+        Index("ix_request_state", "state", postgresql_where=text(_IS_OPEN)),
+        Index("ix_request_watch", "watch_at", postgresql_where=text("watch_at IS NOT NULL")),
+        Index("uq_request_status_hash", "status_hash", unique=True),
     )  # fmt: skip
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     store_id: Mapped[UUID]
     subject_id: Mapped[UUID]
     generation: Mapped[int]
+
+    # --- What is asked -----------------------------------------------------------------------------------
+
     claim: Mapped[str] = mapped_column(info=_WORD)
     """The right that is used."""
+    law: Mapped[str] = mapped_column(info=_WORD, server_default="gdpr")
+    purpose: Mapped[str | None] = mapped_column(info=_WORD)
+    """Of an objection or a withdrawal: the use that is to end; of an erasure: of what is used for this alone."""
+    category: Mapped[str | None] = mapped_column(info=_WORD)
+    """Of an erasure that is not of everything."""
+    proposal: Mapped[Sealed[Proposal] | None] = mapped_column(SealedColumn(Proposal))
+    """Of a rectification."""
+
+    # --- By whom -----------------------------------------------------------------------------------------
+
+    way: Mapped[str] = mapped_column(info=_WORD, server_default="session")
+    proofs: Mapped[list[dict[str, str]]] = mapped_column(
+        JSONB, info=impersonal("kinds of proof and times"), server_default=text("'[]'::jsonb")
+    )
+    order_number: Mapped[str | None] = mapped_column(info=impersonal("a counter of the store"))
+    """What the requester said they know, until it is recognised or not."""
+    contact: Mapped[Sealed[RequestContact] | None] = mapped_column(SealedColumn(RequestContact))
+    status_hash: Mapped[bytes | None] = mapped_column(info=impersonal("SHA-256 of a random token"))
+    """Of the link under which the state can be seen without an account."""
+
+    # --- Where it is -------------------------------------------------------------------------------------
+
     state: Mapped[str] = mapped_column(info=_WORD)
     steps: Mapped[list[dict[str, str]]] = mapped_column(JSONB, info=impersonal("states and times"))
     round: Mapped[int] = mapped_column(server_default="1")
     """Raised when everybody is asked anew: a check found something, or an export was incomplete."""
     opened_at: Mapped[datetime]
-    due_on: Mapped[date]
+    verified_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
-    contact: Mapped[Sealed[RequestContact] | None] = mapped_column(SealedColumn(RequestContact))
-    notice: Mapped[str | None] = mapped_column(info=impersonal("the mail that is to be written next"))
-    notice_at: Mapped[datetime | None]
     traceparent: Mapped[str | None] = mapped_column(info=impersonal("W3C trace context"))
     """Of the call that opened it: whatever is asked and answered later continues its trace."""
+    version: Mapped[int] = mapped_column(server_default="1")
+
+    # --- Who decides, and when ---------------------------------------------------------------------------
+
+    decision: Mapped[str | None] = mapped_column(info=_WORD)
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[UUID | None]
+    """An account of staff; none when it passed by itself."""
+    ground: Mapped[str | None] = mapped_column(info=_WORD)
+    """Of a refusal."""
+    assignee: Mapped[UUID | None]
+    """An account of staff."""
+    due_on: Mapped[date | None]
+    """None until the law's period begins, and while its clock is stopped."""
+    acknowledge_by: Mapped[date | None]
+    extended_at: Mapped[datetime | None]
+    extension: Mapped[str | None] = mapped_column(info=_WORD)
+    """Why it was extended."""
+    stops: Mapped[list[dict[str, str | None]]] = mapped_column(
+        JSONB, info=impersonal("times"), server_default=text("'[]'::jsonb")
+    )
+    """When the clock stood still for an answer of the requester: `from`, and `until` once it came."""
+    watch: Mapped[str | None] = mapped_column(info=_WORD)
+    """What is looked at next: a reminder, the escalation, the alarm."""
+    watch_at: Mapped[datetime | None]
+    escalated_at: Mapped[datetime | None]
+    """From then on the platform may answer for the store."""
+    begins_at: Mapped[datetime | None]
+    """A restriction is lifted no sooner: the person is told before."""
+
+
+class Notice(Base):
+    """A mail that is to be written about a request."""
+
+    __tablename__ = "notice"
+    __table_args__ = (
+        CheckConstraint("reader IN ('person', 'officer', 'agent')", name="reader"),
+        Index("ix_notice_due_at", "due_at"),
+        Index("ix_notice_request_id", "request_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    store_id: Mapped[UUID]
+    request_id: Mapped[UUID]
+    template: Mapped[str] = mapped_column(info=_WORD)
+    reader: Mapped[str] = mapped_column(info=_WORD, server_default="person")
+    due_at: Mapped[datetime]
+
+
+class PrivacySettings(Base):
+    """What a store has decided about requests; what it says nothing about is as `domain` has it."""
+
+    __tablename__ = "privacy_settings"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    passing: Mapped[dict[str, str]] = mapped_column(
+        JSONB, info=impersonal("rights and how they pass"), server_default=text("'{}'::jsonb")
+    )
+    enough: Mapped[dict[str, list[str]]] = mapped_column(
+        JSONB, info=impersonal("rights and proofs"), server_default=text("'{}'::jsonb")
+    )
     version: Mapped[int] = mapped_column(server_default="1")
 
 
@@ -87,9 +181,7 @@ class Task(Base):
     __tablename__ = "task"
     __table_args__ = (
         PrimaryKeyConstraint("request_id", "participant", "verb"),
-        CheckConstraint(
-            "state IN ('waiting', 'done', 'nothing-held', 'retained', 'failed')", name="state"
-        ),
+        CheckConstraint(f"state IN ({_words(TaskState)})", name="state"),
         Index(
             "ix_task_due", "next_issue_at",
             postgresql_where=text("next_issue_at IS NOT NULL AND participant <> 'keyring'"),

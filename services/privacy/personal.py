@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.events.privacy import ExportedRecords
+from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.holdings import Holding, OnErase, Person
 from services.privacy.kinds import RequestContact
 from services.privacy.models import Download, ExportChunk, Request
@@ -16,19 +16,23 @@ _CANCEL = text("""
         SELECT request.id FROM request
         JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
             ON request.subject_id = person.subject_id AND request.generation <= person.generation
-        WHERE request.store_id = :store_id AND request.claim = 'access' AND request.state = 'running'
+        WHERE request.store_id = :store_id AND request.claim <> 'erasure'
+            AND (request.state IN ('received', 'verifying', 'deciding')
+                OR request.state = 'running' AND request.claim IN ('access', 'portability', 'explanation'))
         ORDER BY request.id FOR UPDATE OF request
     ), silenced AS (
         UPDATE task SET next_issue_at = NULL FROM ended WHERE task.request_id = ended.id
+    ), unwritten AS (
+        DELETE FROM notice USING ended WHERE notice.request_id = ended.id
     )
-    UPDATE request SET state = 'cancelled', notice = NULL, notice_at = NULL, version = version + 1,
+    UPDATE request SET state = 'cancelled', watch = NULL, watch_at = NULL, version = version + 1,
         steps = steps || jsonb_build_array(jsonb_build_object('state', 'cancelled', 'at', now()))
     FROM ended WHERE request.id = ended.id
 """)
 
 
-async def end_exports(session: AsyncSession, store_id: UUID, people: Sequence[Person]) -> None:
-    """What is being erased is not exported any more: an access that is still running is cancelled."""
+async def end_other_requests(session: AsyncSession, store_id: UUID, people: Sequence[Person]) -> None:
+    """Of who is being erased nothing is exported, corrected or weighed any more: what is still open is cancelled."""
     await session.execute(
         _CANCEL,
         {
@@ -42,9 +46,15 @@ async def end_exports(session: AsyncSession, store_id: UUID, people: Sequence[Pe
 HOLDINGS: Sequence[Holding] = (
     Holding(
         table=Request, box="contact", kind=RequestContact, bucket="id", on_erase=OnErase.CLEAR,
-        describe=("id", "claim", "state", "opened_at", "due_on", "completed_at"),
-        before_erase=end_exports,
+        describe=(
+            "id", "claim", "law", "purpose", "category", "way", "state", "opened_at", "verified_at", "due_on",
+            "decision", "ground", "completed_at",
+        ),
+        # With the address goes the link that was sent to it.
+        clears=("status_hash",),
+        before_erase=end_other_requests,
     ),
+    Holding(table=Request, box="proposal", kind=Proposal, bucket="id", on_erase=OnErase.CLEAR),
     Holding(
         table=ExportChunk, box="box", kind=ExportedRecords, bucket="request_id", on_erase=OnErase.DELETE,
         exported=False,

@@ -6,18 +6,59 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
-from libs.common.events.privacy import Retained
-from services.privacy.domain import Right, State, TaskState
+from libs.common.events.privacy import Correction, Proposal, Retained, Verb
+from libs.common.personal.vocabulary import Category, Purpose
+from services.privacy.asked import Asked
+from services.privacy.domain.problems import RightIncomplete
+from services.privacy.domain.rights import Law, Misused, RightName, check, named
+from services.privacy.domain.states import State, TaskState
 
 
-class NewRequest(BaseModel):
-    """Use a right. The answer goes to `email`, which must be the account's own."""
+class CorrectionAsked(BaseModel):
+    """What is wrong, by its category, and what it should say."""
 
     model_config = ConfigDict(extra="forbid")
 
-    right: Right
+    category: Category
+    value: str | dict[str, str | None] = Field(
+        description="A text, or an object for what has parts, such as an address."
+    )
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+class NewRequest(BaseModel):
+    """Use a right, under its own name or California's. The answer goes to `email`, the account's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    right: RightName
     email: Annotated[EmailStr, Field(max_length=254)]
     language: Literal["en", "fr"] | None = Field(None, description="Of the mails; the store's when absent.")
+    purpose: Purpose | None = Field(
+        None,
+        description="Of an objection or a withdrawal: the use that is to end. Of an erasure: only what is used so.",
+    )
+    category: Category | None = Field(None, description="Of an erasure: only what is of this category.")
+    corrections: Annotated[list[CorrectionAsked], Field(max_length=20)] = Field(
+        [], description="Of a rectification."
+    )
+
+    def asked(self) -> Asked:
+        """What is asked, whatever it is called. Raises RightIncomplete."""
+        meant = named(self.right)
+        purpose = meant.purpose or self.purpose
+        try:
+            check(meant.right, purpose=purpose, category=self.category, corrects=bool(self.corrections))
+        except Misused as error:
+            raise RightIncomplete(reason=error.fault) from None
+        corrections = tuple(Correction(**one.model_dump()) for one in self.corrections)
+        return Asked(
+            right=meant.right,
+            law=meant.law,
+            purpose=purpose,
+            category=self.category,
+            proposal=Proposal(corrections=corrections) if corrections else None,
+        )
 
 
 class Step(BaseModel):
@@ -31,10 +72,18 @@ class RequestSummary(BaseModel):
     """A request and where it is."""
 
     id: UUID
-    right: Right
+    right: RightName
+    law: Law
+    purpose: Purpose | None = None
+    category: Category | None = None
     state: State
     opened_at: datetime
-    due_on: date
+    verified_at: datetime | None = Field(
+        None, description="The law's period counts from here, California's from `opened_at`."
+    )
+    due_on: date | None = Field(
+        None, description="The last day to answer; absent until the period has begun."
+    )
     completed_at: datetime | None = None
 
 
@@ -42,7 +91,7 @@ class Part(BaseModel):
     """One participant's part of a request."""
 
     participant: str
-    task: Literal["export", "erase", "verify-erased"]
+    task: Verb
     state: TaskState
     counts: dict[str, int] = Field({}, description="Rows, or keys, by what they are.")
     retained: list[Retained] = Field([], description="What the law keeps: why, and until when.")

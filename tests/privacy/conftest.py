@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from deploy.local.migrate import migrate
 from deploy.local.postgres import PostgresServer
@@ -35,6 +36,7 @@ from libs.common.personal.vault import Vault
 from libs.common.worker import Work
 from services.privacy import consumer, duties, settings
 from services.privacy.app import create_app
+from services.privacy.models import PrivacySettings
 from services.privacy.settings import Settings
 from tests.common.personal import shop
 from tests.common.personal.shop import SHOP
@@ -221,6 +223,15 @@ class Platform:
         subject_id = await self.work.vault.subject_id(self.store_id, email)
         return Person(self.store_id, subject_id, email)
 
+    async def decides(self, **changes: Any) -> None:
+        """The store's settings: `passing` and `enough`, by right."""
+        async with self.database.session(self.store_id) as session:
+            await session.execute(
+                upsert(PrivacySettings)
+                .values(store_id=self.store_id, **changes)
+                .on_conflict_do_update(index_elements=[PrivacySettings.store_id], set_=changes)
+            )
+
     async def ask(self, person: Person, right: str, **changes: Any) -> httpx.Response:
         headers = person.token() | changes.pop("headers", {})
         body = {"right": right, "email": person.email, "language": "en"} | changes
@@ -297,8 +308,9 @@ class Platform:
 async def platform(
     app: FastAPI, client: httpx.AsyncClient, work: Work, keyring: RunningKeyring, shop_key: ECKey
 ) -> Platform:
-    """A store, with both participants announced."""
+    """A store that lets erasures pass at once, with both participants announced."""
     platform = Platform(app, client, work, keyring, shop_key)
+    await platform.decides(passing={"erasure": "at-once"})
     await platform.deliver(
         ParticipantAnnounced(participant=SHOP, public_key=shop_key.as_dict(private=False), data_map=[]),
         ParticipantAnnounced(

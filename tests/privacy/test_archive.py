@@ -21,9 +21,11 @@ from sqlalchemy import insert, text
 from libs.common.events.privacy import ExportChunk, ExportedRecords, Outcome, ParticipantAnnounced, Verb
 from libs.common.personal.datamap import data_map
 from libs.common.personal.keys import Erasure
-from services.privacy import api, downloads, duties, letters
+from services.privacy import downloads, duties
+from services.privacy.api import means
 from services.privacy.archive import archive
 from services.privacy.models import Download
+from services.privacy.service import opening
 from tests.common.personal.shop import HOLDINGS, SHOP
 from tests.privacy.conftest import Person, Platform
 from tests.privacy.keyring.conftest import RunningKeyring
@@ -71,7 +73,7 @@ async def link(platform: Platform, person: Person, request_id: UUID, **changes: 
     """A token like the one in the mail."""
     token = uuid4().hex
     row = {
-        "token_hash": letters.token_hash(token), "request_id": request_id, "store_id": platform.store_id,
+        "token_hash": opening.hashed(token), "request_id": request_id, "store_id": platform.store_id,
         "subject_id": person.subject_id, "generation": 1, "remaining": 5,
         "expires_at": datetime.now(UTC) + timedelta(days=7),
     }  # fmt: skip
@@ -172,7 +174,7 @@ async def test_a_link_that_expired_is_like_one_that_never_was(platform: Platform
     token = await link(platform, person, await exported(platform, person, [[purchase()]]))
     unknown = await fetch(platform, "no-such-token")
     assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
-    app.dependency_overrides[api.now] = lambda: datetime.now(UTC) + timedelta(days=7, seconds=1)
+    app.dependency_overrides[means.now] = lambda: datetime.now(UTC) + timedelta(days=7, seconds=1)
     try:
         late = await fetch(platform, token)
     finally:

@@ -27,7 +27,8 @@ from libs.common.personal.errors import SubjectErased
 from libs.common.personal.keys import Erasure
 from libs.common.personal.vocabulary import Retention
 from libs.common.worker import Work
-from services.privacy import duties, engine
+from services.privacy import duties
+from services.privacy.engine import tasks
 from services.privacy.models import Participant, Request, Task
 from tests.common.personal.shop import SHOP
 from tests.privacy.conftest import Person, Platform
@@ -483,4 +484,4 @@ async def test_many_requests_move_together(platform: Platform) -> None:
 async def test_measuring_counts_what_is_open(platform: Platform) -> None:
     await until_erase_is_issued(platform)
     assert await duties.measure(platform.work) == 0
-    assert engine.SOURCE == "privacy"
+    assert tasks.SOURCE == "privacy"

@@ -15,6 +15,7 @@ from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy import letters
 from services.privacy.models import Download
+from services.privacy.service import opening
 from tests.privacy.conftest import Person, Platform
 from tests.privacy.keyring.conftest import RunningKeyring
 
@@ -104,7 +105,7 @@ async def test_a_mail_of_receipt_is_written_only_for_what_takes_longer(platform:
     assert await written(platform, person) == []
     async with platform.database.session(platform.store_id) as session:
         await session.execute(
-            text("UPDATE request SET notice_at = notice_at - interval '61 s' WHERE id = :id"),
+            text("UPDATE notice SET due_at = due_at - interval '61 s' WHERE request_id = :id"),
             {"id": request_id},
         )
     [(subject, body)] = await written(platform, person)
@@ -120,7 +121,7 @@ async def test_an_export_is_announced_with_a_link_whose_token_is_kept_nowhere(pl
     token = urlsplit(link).fragment.removeprefix("token=")
     assert len(token) == 43 and urlsplit(link).query == "language=en"
     async with platform.database.session(platform.store_id) as session:
-        row = await session.get_one(Download, letters.token_hash(token))
+        row = await session.get_one(Download, opening.hashed(token))
         assert row.remaining == 5
         assert timedelta(days=6, hours=23) < row.expires_at - datetime.now(UTC) <= timedelta(days=7)
         for table in ("download", "waiting_letter", "request", "outbox"):
@@ -142,7 +143,7 @@ async def test_a_mail_waits_for_the_keyring_and_is_written_once(
         await letters.write(replace(platform.work, vault=away))
     assert await written(platform, person) == [], "the lease of the first attempt was ignored"
     async with platform.database.platform_session() as session:
-        await session.execute(text("UPDATE request SET notice_at = now() WHERE notice = 'export-ready'"))
+        await session.execute(text("UPDATE notice SET due_at = now() WHERE template = 'export-ready'"))
     assert len(await written(platform, person)) == 1
     assert await letters.write(platform.work) == 0
 

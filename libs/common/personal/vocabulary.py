@@ -62,6 +62,7 @@ class Purpose(StrEnum):
     RIGHTS_OF_THE_PERSON = "essential.legal_obligation"
     ACCOUNTING = "finance"
     ANALYTICS = "analytics.reporting"
+    PERSONALISATION = "personalize"
     MARKETING_MAIL = "marketing.communications.email"
     ADVERTISING = "marketing.advertising"
 

@@ -1,0 +1,51 @@
+"""What a caller of the privacy service can meet."""
+
+from libs.common.errors import Conflict, Forbidden, NotFound, Unprocessable
+
+
+class AddressNotOfAccount(Unprocessable):
+    """422: the answer would go to somebody else."""
+
+    slug = "address-not-of-account"
+    title = "This is not the e-mail address of your account"
+    detail = "Give the address you signed up with; the answer is sent there."
+
+
+class RightIncomplete(Unprocessable):
+    """422: the right needs to know more, or less."""
+
+    slug = "right-incomplete"
+    title = "This right cannot be used like this"
+
+
+class ErasureUnderWay(Conflict):
+    """409: there is nothing left to export."""
+
+    slug = "erasure-under-way"
+    title = "Your data is being erased"
+    detail = "An erasure you asked for has not ended yet."
+
+
+class NotDecidable(Conflict):
+    """409: the request is not, or no longer, waiting for a decision."""
+
+    slug = "not-decidable"
+    title = "This request is not waiting for a decision"
+
+
+class GroundDoesNotFit(Unprocessable):
+    """422: the ground answers other rights, or another law."""
+
+    slug = "ground-does-not-fit"
+    title = "The law does not let this right be refused on this ground"
+
+
+class NotYoursToDecide(Forbidden):
+    """403: the store answers its customers; the platform does when it is silent or gone."""
+
+    slug = "not-yours-to-decide"
+    title = "This request is the store's to answer"
+
+
+class DownloadGone(NotFound):
+    """404, the same for a link that never was, has expired, was used up, or whose person was erased."""

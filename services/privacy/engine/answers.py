@@ -1,0 +1,154 @@
+"""Answers come in: each is taken once, and every request whose phase they end is moved on."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.events.privacy import Verb
+from libs.common.telemetry import continuing
+from services.privacy.domain.rights import Right
+from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState, after
+from services.privacy.engine import decisions
+from services.privacy.engine.chunks import incomplete
+from services.privacy.engine.phases import PAUSES, ask_anew, begin, follow_keyring, turn
+from services.privacy.engine.tasks import COLUMNS, Answer, is_led, traces_of, verb_of
+
+_LOCK = text(f"""
+    SELECT {COLUMNS} FROM request
+    WHERE store_id = :store_id AND id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+""")  # noqa: S608 - a constant of this package
+# What is terminal stays as it is: a late, doubled or contradictory answer changes nothing.
+_ANSWERED = text("""
+    UPDATE task SET state = given.state, answer = CAST(given.answer AS jsonb), answered_at = now(),
+        next_issue_at = CASE WHEN given.state = 'failed'
+            THEN now() + make_interval(secs => least(:longest, :first * 2 ^ least(attempts, 20))) END
+    FROM unnest(CAST(:requests AS uuid[]), CAST(:participants AS text[]), CAST(:verbs AS text[]),
+        CAST(:states AS text[]), CAST(:answers AS text[])) AS given (request_id, participant, verb, state, answer)
+    WHERE task.request_id = given.request_id AND task.participant = given.participant AND task.verb = given.verb
+        AND task.state IN ('waiting', 'failed') AND task.store_id = :store_id
+    RETURNING task.request_id, task.participant, task.verb, task.state
+""")
+# A preview that found obligations, or values that no model takes, is for somebody to look at.
+_PARTS = text("""
+    SELECT request_id, array_agg(DISTINCT state) AS states, coalesce(bool_or(
+        answer -> 'obligations' <> '[]'::jsonb OR answer -> 'refused' <> '[]'::jsonb), false) AS unclear
+    FROM task
+    WHERE (request_id, verb) IN (SELECT * FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[])))
+    GROUP BY request_id ORDER BY request_id
+""")
+
+
+async def record(
+    session: AsyncSession,
+    store_id: UUID,
+    answers: Iterable[Answer],
+    *,
+    expected: Iterable[str],
+    now: datetime,
+) -> None:
+    """Take answers in. `expected` are the participants that are asked whether they announced themselves or not."""
+    given = list(answers)
+    ids = sorted({answer.request_id for answer in given})
+    requests = {row.id: row for row in await session.execute(_LOCK, {"store_id": store_id, "ids": ids})}
+    with continuing(traces_of(requests.values())):
+        still = await _record(session, store_id, given, requests)
+        await _move_on(session, store_id, still, expected=expected, now=now)
+
+
+async def _record(
+    session: AsyncSession, store_id: UUID, given: Sequence[Answer], requests: Mapping[UUID, Row[Any]]
+) -> dict[UUID, Row[Any]]:
+    """Save the answers. Returns the requests that they may move on."""
+    wanted = _one_each(answer for answer in given if _is_wanted(answer, requests.get(answer.request_id)))
+    lacking = await incomplete(session, wanted)
+    taken = await _take(session, store_id, [_refused(one) if one in lacking else one for one in wanted])
+    if led := [requests[id_] for id_, who, _ in taken if who == KEYRING and _is_led(requests[id_])]:
+        await follow_keyring(session, store_id, led)
+    if anew := {one.request_id for one in lacking}:
+        await ask_anew(session, store_id, [requests[id_] for id_ in sorted(anew)])
+    return {id_: requests[id_] for id_, *_ in taken if id_ not in anew}
+
+
+def _is_wanted(answer: Answer, request: Row[Any] | None) -> bool:
+    return (
+        request is not None
+        and verb_of(Right(request.claim), State(request.state)) is answer.verb
+        and request.round == answer.round
+    )
+
+
+def _is_led(request: Row[Any]) -> bool:
+    return is_led(Right(request.claim), State(request.state))
+
+
+def _refused(answer: Answer) -> Answer:
+    return replace(answer, state=TaskState.FAILED, content={**answer.content, "reason": "incomplete"})
+
+
+def _one_each(answers: Iterable[Answer]) -> list[Answer]:
+    """Of several answers to one task the first that is terminal, or else the last."""
+    chosen: dict[tuple[UUID, str], Answer] = {}
+    for answer in answers:
+        known = chosen.get((answer.request_id, answer.participant))
+        if known is None or known.state not in TERMINAL:
+            chosen[answer.request_id, answer.participant] = answer
+    return list(chosen.values())
+
+
+async def _take(
+    session: AsyncSession, store_id: UUID, answers: Sequence[Answer]
+) -> list[tuple[UUID, str, Verb]]:
+    """Those that were waited for, of the others nothing is kept."""
+    if not answers:
+        return []
+    rows = await session.execute(
+        _ANSWERED,
+        {
+            "store_id": store_id,
+            "requests": [answer.request_id for answer in answers],
+            "participants": [answer.participant for answer in answers],
+            "verbs": [answer.verb for answer in answers],
+            "states": [answer.state for answer in answers],
+            "answers": [orjson.dumps(answer.content).decode() for answer in answers],
+            **PAUSES,
+        },
+    )
+    return [(row.request_id, row.participant, Verb(row.verb)) for row in rows]
+
+
+async def _move_on(
+    session: AsyncSession,
+    store_id: UUID,
+    requests: Mapping[UUID, Row[Any]],
+    *,
+    expected: Iterable[str],
+    now: datetime,
+) -> None:
+    if not requests:
+        return
+    verbs = [verb_of(Right(one.claim), State(one.state)) for one in requests.values()]
+    turned: dict[State, list[Row[Any]]] = defaultdict(list)
+    for part in await session.execute(_PARTS, {"requests": list(requests), "verbs": verbs}):
+        request = requests[part.request_id]
+        state, states = State(request.state), {TaskState(one) for one in part.states}
+        if (following := after(Right(request.claim), state, states)) is not state:
+            turned[following].append(request)
+        elif state is State.VERIFYING and states <= TERMINAL:
+            await decisions.recognised(session, request, TaskState.DONE in states, now=now, expected=expected)
+        elif state is State.DECIDING and states <= TERMINAL:
+            await decisions.previewed(session, request, clear=not part.unclear, now=now, expected=expected)
+    if checked := turned[State.CHECKING]:
+        await turn(session, store_id, checked, State.CHECKING)
+        await begin(session, store_id, checked, State.CHECKING, expected=())
+    if completed := turned[State.COMPLETED]:
+        await turn(session, store_id, completed, State.COMPLETED)
+    if anew := turned[State.RUNNING]:
+        await turn(session, store_id, anew, State.RUNNING)
+        await ask_anew(session, store_id, anew)

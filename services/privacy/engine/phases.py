@@ -1,0 +1,191 @@
+"""The phases of requests: what everybody is asked when one begins, in a few statements for any number of requests.
+
+A request's row is locked before anything of it is read or changed, in the order of ids, so that of two last
+answers one sees the other, and no two batches wait for each other.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import ring_after_commit
+from libs.common.events import Event
+from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
+from libs.common.outbox import publish_all
+from services.privacy.domain.rights import Right
+from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, State
+from services.privacy.engine.tasks import RUNS, SOURCE, ids_of, is_led, task, verb_of
+
+logger = logging.getLogger(__name__)
+
+KEYRING_TASKS = "keyring_tasks"
+"""NOTIFY channel: the keyring is to be asked."""
+NOTICES = "notices"
+"""NOTIFY channel: a mail is to be written."""
+PAUSES = {"first": FIRST_PAUSE.total_seconds(), "longest": LONGEST_PAUSE.total_seconds()}
+ANNOUNCED: Mapping[Right, str] = {
+    **{right: f"{right}-done" for right in Right},
+    Right.ACCESS: "export-ready",
+    Right.PORTABILITY: "export-ready",
+    Right.EXPLANATION: "explanation-ready",
+}
+"""The mail that says that it was."""
+
+
+# --- Beginning -------------------------------------------------------------------------------------------
+
+# Whoever announced itself and whoever is expected: one row each, in the transaction that begins the phase.
+_EXPECT = text("""
+    INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
+    SELECT request.id, name, CAST(:verb AS text), request.store_id, CASE
+        WHEN name = 'keyring' THEN greatest(now(), request.begins_at)
+        WHEN NOT :led THEN now() + make_interval(secs => :first) END
+    FROM request,
+        (SELECT name FROM participant UNION SELECT unnest(CAST(:expected AS text[]))) AS everybody (name)
+    WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id
+    ON CONFLICT (request_id, participant, verb) DO UPDATE SET
+        state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
+""")
+# Who was asked to erase is asked whether it did.
+_EXPECT_CHECKS = text("""
+    INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
+    SELECT request_id, participant, 'verify-erased', store_id,
+        now() + CASE WHEN participant = 'keyring' THEN interval '0' ELSE make_interval(secs => :first) END
+    FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
+""")
+
+
+async def begin(
+    session: AsyncSession,
+    store_id: UUID,
+    requests: Sequence[Row[Any]],
+    state: State,
+    *,
+    expected: Iterable[str],
+) -> None:
+    """Ask everybody what the phase asks, or the keyring first. The requests are in `state` already."""
+    by_right: dict[Right, list[Row[Any]]] = defaultdict(list)
+    for request in requests:
+        by_right[Right(request.claim)].append(request)
+    for right, of_right in by_right.items():
+        verb = verb_of(right, state)
+        if verb is not None:
+            await _begin(session, store_id, of_right, verb, led=is_led(right, state), expected=expected)
+
+
+async def _begin(
+    session: AsyncSession,
+    store_id: UUID,
+    requests: Sequence[Row[Any]],
+    verb: Verb,
+    *,
+    led: bool,
+    expected: Iterable[str],
+) -> None:
+    values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
+    if verb is Verb.VERIFY_ERASED:
+        await session.execute(_EXPECT_CHECKS, values)
+        ring_after_commit(session, KEYRING_TASKS)
+    else:
+        everybody = [*expected, KEYRING] if led else list(expected)
+        await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
+    if led:
+        ring_after_commit(session, KEYRING_TASKS)
+    else:
+        await publish_all(session, [task(one, verb) for one in requests], store_id=store_id, source=SOURCE)
+
+
+_FIRST_ISSUED = text("""
+    UPDATE task SET next_issue_at = now() + make_interval(secs => :first)
+    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = ANY(CAST(:verbs AS text[])) AND participant <> 'keyring'
+        AND store_id = :store_id AND state = 'waiting'
+""")
+
+
+async def follow_keyring(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """The keyring has done its part: everybody forgets the keys in memory, then does theirs."""
+    verbs = [RUNS[Right(one.claim)] for one in requests]
+    values = {"ids": ids_of(requests), "verbs": sorted(set(verbs)), "store_id": store_id, **PAUSES}
+    await session.execute(_FIRST_ISSUED, values)
+    events: list[Event] = [
+        (KeysDestroyed if verb is Verb.ERASE else KeysChanged)(
+            subject_id=one.subject_id, generation=one.generation
+        )
+        for one, verb in zip(requests, verbs, strict=True)
+    ]
+    events += [task(one, verb) for one, verb in zip(requests, verbs, strict=True)]
+    await publish_all(session, events, store_id=store_id, source=SOURCE)
+
+
+# --- Turning ---------------------------------------------------------------------------------------------
+
+# The end of a request supersedes what was still to be written about its beginning.
+_TURN = text("""
+    WITH turned AS (
+        UPDATE request SET state = CAST(:state AS text), version = version + 1,
+            steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', now())),
+            completed_at = CASE WHEN :completed THEN now() END,
+            watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+        RETURNING id, store_id, claim
+    ), superseded AS (
+        DELETE FROM notice USING turned
+        WHERE :completed AND notice.request_id = turned.id AND notice.due_at > now()
+    )
+    INSERT INTO notice (store_id, request_id, template, due_at)
+    SELECT store_id, id, CAST(:announced AS jsonb) ->> claim, now() FROM turned WHERE :completed
+""")
+_ANNOUNCED = orjson.dumps({right.value: template for right, template in ANNOUNCED.items()}).decode()
+
+
+async def turn(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]], state: State) -> None:
+    """Write the state and the step; whoever completes a request also lets its person know."""
+    completed = state is State.COMPLETED
+    await session.execute(
+        _TURN,
+        {
+            "ids": ids_of(requests),
+            "store_id": store_id,
+            "state": state,
+            "completed": completed,
+            "announced": _ANNOUNCED,
+        },
+    )
+    if completed:
+        ring_after_commit(session, NOTICES)
+
+
+# --- Again -----------------------------------------------------------------------------------------------
+
+_NEXT_ROUND = text("""
+    UPDATE request SET round = round + 1 WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+""")
+_DROP_CHECKS = text("""
+    DELETE FROM task
+    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'verify-erased' AND store_id = :store_id
+""")
+# An erasure begins again with the keys; an export is issued again to everybody, after a pause that grows.
+_WAIT_AGAIN = text("""
+    UPDATE task SET state = 'waiting', answer = NULL, answered_at = NULL, attempts = task.attempts + 1,
+        next_issue_at = CASE WHEN verb = 'export' OR participant = 'keyring'
+            THEN now() + make_interval(secs => least(:longest, :first * 2 ^ least(request.round - 2, 20))) END
+    FROM request
+    WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
+        AND task.verb IN ('export', 'erase')
+""")
+
+
+async def ask_anew(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """Another round: what was answered before does not count any more."""
+    logger.warning("requests begin another round", extra={"count": len(requests)})
+    values = {"ids": ids_of(requests), "store_id": store_id}
+    await session.execute(_NEXT_ROUND, values)
+    await session.execute(_DROP_CHECKS, values)
+    await session.execute(_WAIT_AGAIN, {**values, **PAUSES})
+    ring_after_commit(session, KEYRING_TASKS)

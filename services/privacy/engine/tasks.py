@@ -1,0 +1,93 @@
+"""What participants are asked, and what came in for it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from libs.common.events.privacy import Proposal, TaskIssued, Verb
+from libs.common.personal.data import Sealed
+from services.privacy.domain.rights import Right
+from services.privacy.domain.states import KEYRING_LEADS, State, TaskState
+
+SOURCE = "privacy"
+COLUMNS = (
+    "id, store_id, subject_id, generation, claim, law, purpose, category, proposal, order_number, proofs, state, round,"
+    " opened_at, traceparent"
+)
+"""Of a request, as the engine reads it."""
+
+RUNS: Mapping[Right, Verb] = {
+    Right.ACCESS: Verb.EXPORT,
+    Right.PORTABILITY: Verb.EXPORT,
+    Right.RECTIFICATION: Verb.RECTIFY,
+    Right.ERASURE: Verb.ERASE,
+    Right.RESTRICTION: Verb.RESTRICT,
+    Right.LIFTING: Verb.LIFT_RESTRICTION,
+    Right.OBJECTION: Verb.OBJECT,
+    Right.WITHDRAWAL: Verb.OBJECT,
+    Right.EXPLANATION: Verb.PREVIEW,
+}
+"""What carries a right out."""
+
+
+def verb_of(right: Right, state: State) -> Verb | None:
+    """What everybody is asked in a phase."""
+    match state:
+        case State.VERIFYING:
+            return Verb.RECOGNISE
+        case State.DECIDING:
+            return Verb.PREVIEW
+        case State.RUNNING:
+            return RUNS[right]
+        case State.CHECKING:
+            return Verb.VERIFY_ERASED
+        case _:
+            return None
+
+
+def is_led(right: Right, state: State) -> bool:
+    """Whether the keyring comes first, and until it is done it is nobody else's turn."""
+    return state is State.RUNNING and right in KEYRING_LEADS
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came in for one task; `content` is kept whole, with its signature."""
+
+    request_id: UUID
+    participant: str
+    verb: Verb
+    round: int
+    state: TaskState
+    content: Mapping[str, Any]
+
+
+def task(request: Row[Any], verb: Verb, *, attempt: int = 1, participants: Sequence[str] = ()) -> TaskIssued:
+    """What everybody, or who has not answered yet, is asked."""
+    return TaskIssued(
+        request_id=request.id,
+        verb=verb,
+        subject_id=request.subject_id,
+        generation=request.generation,
+        round=request.round,
+        attempt=attempt,
+        participants=list(participants),
+        purpose=request.purpose,
+        category=request.category,
+        portable=request.claim == Right.PORTABILITY,
+        order_number=request.order_number if verb is Verb.RECOGNISE else None,
+        proposal=None if request.proposal is None else Sealed(Proposal, request.proposal),
+    )
+
+
+def ids_of(requests: Iterable[Row[Any]]) -> list[UUID]:
+    """In the order in which rows are locked."""
+    return sorted(request.id for request in requests)
+
+
+def traces_of(requests: Iterable[Row[Any]]) -> dict[str, str | None]:
+    """The trace that each request was opened in, by what events about it are ordered by."""
+    return {str(id_): one.traceparent for one in requests for id_ in (one.id, one.subject_id)}

@@ -1,0 +1,58 @@
+"""What a store has decided about requests, and what the law says where it has decided nothing."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.stores import KnownStore
+from services.privacy.domain.decisions import PASSING, Passing
+from services.privacy.domain.rights import Right, stops_at_once
+from services.privacy.domain.verification import ENOUGH, Proof
+from services.privacy.models import PrivacySettings
+
+DEFAULT_LANGUAGE = "en"
+"""Of mails, where neither the person nor the store named one that we have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A store's, at one moment."""
+
+    language: str = DEFAULT_LANGUAGE
+    country: str | None = None
+    """None while this service has not heard of the store."""
+    passing_set: dict[str, str] = field(default_factory=dict[str, str])
+    enough_set: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def passing(self, right: Right, purpose: str | None = None) -> Passing:
+        """Whether a verified request of this right waits for somebody."""
+        if stops_at_once(right, purpose):
+            return Passing.AT_ONCE
+        return Passing(self.passing_set.get(right, PASSING[right]))
+
+    def enough(self, right: Right) -> frozenset[Proof]:
+        """The proofs each of which is enough for this right."""
+        chosen = self.enough_set.get(right)
+        return ENOUGH[right] if chosen is None else frozenset(Proof(one) for one in chosen)
+
+
+async def policy_of(session: AsyncSession, store_id: UUID) -> Policy:
+    """The policy of a store."""
+    row = (
+        await session.execute(
+            select(KnownStore.language, KnownStore.country, PrivacySettings.passing, PrivacySettings.enough)
+            .select_from(
+                select(true().label("one")).subquery()
+                .outerjoin(KnownStore, KnownStore.store_id == store_id)
+                .outerjoin(PrivacySettings, PrivacySettings.store_id == store_id)
+            )
+        )
+    ).one()  # fmt: skip
+    return Policy(
+        language=row.language if row.language in {"en", "fr"} else DEFAULT_LANGUAGE,
+        country=row.country,
+        passing_set=row.passing or {},
+        enough_set=row.enough or {},
+    )

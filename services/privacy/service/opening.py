@@ -1,0 +1,227 @@
+"""Opening a request, whichever way it came in."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.auth import Caller
+from libs.common.errors import Problem, Unavailable
+from libs.common.events.privacy import Proposal
+from libs.common.personal.data import PersonalData, Sealed
+from libs.common.personal.errors import SubjectErased
+from libs.common.personal.tombstones import guard
+from libs.common.personal.vault import ToSeal, Vault
+from libs.common.telemetry import current_traceparent
+from services.privacy.asked import Asked
+from services.privacy.domain.problems import AddressNotOfAccount, ErasureUnderWay
+from services.privacy.domain.rights import Right
+from services.privacy.domain.states import OVER, State
+from services.privacy.domain.verification import Proof, Way
+from services.privacy.engine import decisions
+from services.privacy.engine.phases import begin
+from services.privacy.kinds import RequestContact
+from services.privacy.models import Request
+from services.privacy.policies import Policy, policy_of
+
+_TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Asking:
+    """A request before it has a row: whose it is, and its boxes, under a key of the request's own."""
+
+    id: UUID
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    asked: Asked
+    way: Way
+    proofs: tuple[Proof, ...]
+    contact: Sealed[RequestContact]
+    proposal: Sealed[Proposal] | None
+    status_hash: bytes
+    order_number: str | None = None
+
+
+# --- Before the transaction ------------------------------------------------------------------------------
+
+
+async def signed_in(vault: Vault, *, caller: Caller, asked: Asked, email: str, language: str) -> Asking:
+    """A request by somebody with a session, which the answer to it must not leave.
+
+    Raises AddressNotOfAccount, SubjectErased (also for a token of an earlier life), KeyringUnavailable.
+    """
+    if await vault.subject_id(caller.store_id, email) != caller.customer:
+        raise AddressNotOfAccount
+    asking = await sealed(
+        vault,
+        store_id=caller.store_id,
+        subject_id=caller.customer,
+        asked=asked,
+        email=email,
+        language=language,
+        way=Way.SESSION,
+        proofs=(Proof.SESSION,),
+    )
+    if asking.generation != caller.generation:
+        raise SubjectErased
+    return asking
+
+
+async def sealed(
+    vault: Vault,
+    *,
+    store_id: UUID,
+    subject_id: UUID,
+    asked: Asked,
+    email: str,
+    language: str,
+    way: Way,
+    proofs: tuple[Proof, ...] = (),
+    order_number: str | None = None,
+    begin: bool = False,
+) -> Asking:
+    """The request with its boxes. `begin` as in KeyWanted. Raises SubjectErased, KeyringUnavailable."""
+    request_id, token = uuid4(), secrets.token_urlsafe(_TOKEN_BYTES)
+    contact = RequestContact.model_validate({"email": email, "language": language, "status_token": token})
+    pieces: list[PersonalData] = [contact, *([asked.proposal] if asked.proposal else [])]
+    to_seal = [ToSeal(one, store_id, subject_id, str(request_id), begin) for one in pieces]
+    boxes: list[Sealed[Any]] = []
+    generation = 0
+    for one in await vault.seal_many(to_seal):
+        if isinstance(one, Problem):
+            raise one
+        boxes.append(one.box)
+        generation = one.generation
+    return Asking(
+        id=request_id,
+        store_id=store_id,
+        subject_id=subject_id,
+        generation=generation,
+        asked=asked,
+        way=way,
+        proofs=proofs,
+        contact=boxes[0],
+        proposal=boxes[1] if len(boxes) > 1 else None,
+        status_hash=hashed(token),
+        order_number=order_number,
+    )
+
+
+def hashed(token: str) -> bytes:
+    """What is kept of a link's token: enough to recognise it, nothing to make it from."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+# --- In the transaction ----------------------------------------------------------------------------------
+
+
+async def open_request(
+    session: AsyncSession, asking: Asking, *, expected: Iterable[str], now: datetime
+) -> tuple[Request, bool]:
+    """Open a request and begin with it, or join the open one of its kind. Returns whether it is new.
+
+    Whoever joins lends the open request their proofs. Raises SubjectErased, ErasureUnderWay, Unavailable.
+    """
+    await guard(session, asking.store_id, asking.subject_id, asking.generation)
+    if asking.asked.right is not Right.ERASURE and await _is_being_erased(session, asking):
+        raise ErasureUnderWay
+    policy = await policy_of(session, asking.store_id)
+    made = await session.scalar(_insert(asking, policy, now))
+    if made is None:
+        return await _join(session, asking, expected=expected, now=now), False
+    row = await decisions.locked(session, made.store_id, made.id)
+    if made.state != State.VERIFYING:
+        await decisions.notify(session, made, "request-received", now=now)
+        await begin(session, made.store_id, [row], State(made.state), expected=expected)
+    elif asking.order_number is not None:
+        await begin(session, made.store_id, [row], State.VERIFYING, expected=expected)
+    else:
+        await decisions.notify(session, made, "confirm-request", now=now)
+    return made, True
+
+
+def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
+    asked = asking.asked
+    stands = decisions.standing(
+        policy, asked.right, asked.law, asked.purpose, proofs=asking.proofs, received_at=now, now=now
+    )
+    began: Sequence[State] = [State.RECEIVED]
+    if stands["state"] is not State.VERIFYING:
+        began = [State.RECEIVED, State.VERIFYING]
+    stands["steps"] = [*({"state": one, "at": now.isoformat()} for one in began), *stands["steps"]]
+    return (
+        upsert(Request)
+        .values(
+            id=asking.id,
+            store_id=asking.store_id,
+            subject_id=asking.subject_id,
+            generation=asking.generation,
+            claim=asked.right,
+            law=asked.law,
+            purpose=asked.purpose,
+            category=asked.category,
+            proposal=asking.proposal,
+            way=asking.way,
+            proofs=[{"proof": one, "at": now.isoformat()} for one in asking.proofs],
+            order_number=asking.order_number,
+            contact=asking.contact,
+            status_hash=asking.status_hash,
+            opened_at=now,
+            traceparent=current_traceparent(),
+            **stands,
+        )
+        .on_conflict_do_nothing()
+        .returning(Request)
+    )
+
+
+async def _is_being_erased(session: AsyncSession, asking: Asking) -> bool:
+    """Whether an erasure of everything is under way; one that nobody has verified or decided yet stops nothing."""
+    found = await session.scalar(
+        select(Request.id).where(
+            *_of_the_same(asking),
+            Request.claim == Right.ERASURE,
+            Request.purpose.is_(None),
+            Request.category.is_(None),
+            Request.state.in_([State.RUNNING, State.CHECKING]),
+        )
+    )
+    return found is not None
+
+
+async def _join(session: AsyncSession, asking: Asking, *, expected: Iterable[str], now: datetime) -> Request:
+    joined = await session.scalar(
+        select(Request).where(
+            *_of_the_same(asking),
+            Request.claim == asking.asked.right,
+            Request.purpose.is_not_distinct_from(asking.asked.purpose),
+            Request.category.is_not_distinct_from(asking.asked.category),
+            Request.state.not_in(OVER),
+        )
+    )
+    if joined is None:
+        # It ended between the two statements: asking again opens another.
+        raise Unavailable
+    if joined.state == State.VERIFYING and asking.proofs:
+        row = await decisions.locked(session, joined.store_id, joined.id)
+        for proof in asking.proofs:
+            await decisions.prove(session, row, proof, now=now, expected=expected)
+        await session.refresh(joined)
+    return joined
+
+
+def _of_the_same(asking: Asking) -> list[Any]:
+    return [
+        Request.store_id == asking.store_id,
+        Request.subject_id == asking.subject_id,
+        Request.generation == asking.generation,
+    ]

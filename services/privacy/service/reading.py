@@ -1,0 +1,135 @@
+"""Reading requests, the data map, and who answers."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.auth import Caller
+from libs.common.errors import NotFound
+from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from services.privacy.domain.rights import Law, Right, name_of
+from services.privacy.domain.states import TaskState
+from services.privacy.models import Participant, Request, Task
+from services.privacy.schemas import Part, ParticipantView, RequestDetail, RequestSummary, Step
+
+
+def summary(request: Request) -> RequestSummary:
+    """A request as its person may see it."""
+    return RequestSummary.model_validate(_fields(request))
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    return {
+        "id": request.id,
+        "right": name_of(Right(request.claim), Law(request.law), request.purpose),
+        "law": request.law,
+        "purpose": request.purpose,
+        "category": request.category,
+        "state": request.state,
+        "opened_at": request.opened_at,
+        "verified_at": request.verified_at,
+        "due_on": request.due_on,
+        "completed_at": request.completed_at,
+    }
+
+
+async def get_request(
+    session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None
+) -> tuple[RequestDetail, int]:
+    """A request with everybody's part, and its version; only that person's own when `of` is given.
+
+    Raises NotFound.
+    """
+    request = await session.scalar(
+        select(Request).where(Request.id == request_id, Request.store_id == store_id, *_own(of))
+    )
+    if request is None:
+        raise NotFound
+    tasks = await session.scalars(
+        select(Task)
+        .where(Task.request_id == request_id, Task.store_id == store_id)
+        .order_by(Task.verb, Task.participant)
+    )
+    steps = [Step.model_validate(step) for step in request.steps]
+    detail = RequestDetail(**_fields(request), steps=steps, parts=[_part(one) for one in tasks])
+    return detail, request.version
+
+
+def _own(of: Caller | None) -> list[Any]:
+    if of is None:
+        return []
+    return [Request.subject_id == of.customer, Request.generation == of.generation]
+
+
+def _part(one: Task) -> Part:
+    answer = one.answer or {}
+    return Part.model_validate(
+        {
+            "participant": one.participant,
+            "task": one.verb,
+            "state": one.state,
+            "answered_at": one.answered_at,
+            "attempts": one.attempts,
+            **{name: answer[name] for name in ("counts", "retained", "reason") if name in answer},
+        }
+    )
+
+
+async def list_requests(
+    session: AsyncSession, *, store_id: UUID, of: Caller | None, cursor: str | None, limit: int
+) -> Page[RequestSummary]:
+    """Newest first. Raises InvalidCursor."""
+    statement = (
+        select(Request)
+        .where(Request.store_id == store_id, *_own(of))
+        .order_by(Request.opened_at.desc(), Request.id.desc())
+        .limit(limit + 1)
+    )
+    if cursor is not None:
+        opened_at, id_ = _position(cursor)
+        statement = statement.where(
+            tuple_(Request.opened_at, Request.id) < tuple_(literal(opened_at), literal(id_))
+        )
+    rows = list(await session.scalars(statement))
+    following = None
+    if len(rows) > limit:
+        following = encode_cursor(rows[limit - 1].opened_at.isoformat(), str(rows[limit - 1].id))
+    return Page(items=[summary(row) for row in rows[:limit]], next=following)
+
+
+def _position(cursor: str) -> tuple[datetime, UUID]:
+    opened_at, id_ = decode_cursor(cursor, str, str)
+    try:
+        return datetime.fromisoformat(opened_at), UUID(id_)
+    except ValueError as error:
+        raise InvalidCursor from error
+
+
+async def data_map(session: AsyncSession) -> list[dict[str, Any]]:
+    """Everything that every participant declares."""
+    maps = await session.scalars(select(Participant.data_map).order_by(Participant.name))
+    return [entry for one in maps for entry in one]
+
+
+async def participants(session: AsyncSession, *, expected: Sequence[str]) -> list[ParticipantView]:
+    """Who answers requests, and how much each still has to answer; over all stores."""
+    announced = {one.name: one for one in await session.scalars(select(Participant))}
+    counted = await session.execute(
+        select(Task.participant, func.count().label("number"))
+        .where(Task.state.in_([TaskState.WAITING, TaskState.FAILED]), Task.next_issue_at.is_not(None))
+        .group_by(Task.participant)
+    )
+    waiting = {row.participant: row.number for row in counted}
+    return [
+        ParticipantView(
+            name=name,
+            announced_at=announced[name].announced_at if name in announced else None,
+            public_key=announced[name].public_key if name in announced else None,
+            waiting=waiting.get(name, 0),
+        )
+        for name in sorted({*announced, *expected})
+    ]
