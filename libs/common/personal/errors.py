@@ -4,7 +4,8 @@ An outage never looks like an erasure, nor an erasure like an outage.
 
 Problem
 ├── SubjectErased 409        the person's generation is erased; only a live command begins another
-├── KeyRestricted 409        on hold: opened only for the rights of the person
+├── KeyRestricted 409        on hold: opened only for the rights of the person and legal claims
+│   └── KeyObjected 409      the person objected to this purpose
 ├── KeyDestroyed 410         final: the destruction log says so
 ├── KeyringUnavailable 503   nothing is lost, try again
 ├── KeyForbidden 500         this service may not use the key for this purpose: a mistake in our code
@@ -27,6 +28,13 @@ class KeyRestricted(Conflict):
 
     slug = "on-hold"
     title = "This person's data is on hold"
+
+
+class KeyObjected(KeyRestricted):
+    """409: the person has objected to the use of their data for this purpose (GDPR, Art. 21)."""
+
+    slug = "objected"
+    title = "This person has objected to this use of their data"
 
 
 class KeyDestroyed(Gone):

@@ -18,6 +18,7 @@ from libs.common.personal.data import DataKey
 from libs.common.personal.errors import (
     KeyDestroyed,
     KeyForbidden,
+    KeyObjected,
     KeyRestricted,
     KeyringUnavailable,
     KeyUnknown,
@@ -35,6 +36,7 @@ _RENEW_BEFORE = 15
 _ERRORS: Mapping[str, type[Problem]] = {
     "destroyed": KeyDestroyed,
     "restricted": KeyRestricted,
+    "objected": KeyObjected,
     "unknown": KeyUnknown,
     "forbidden": KeyForbidden,
     "subject-erased": SubjectErased,
@@ -88,8 +90,38 @@ class Erased:
 
 
 @dataclass(frozen=True, slots=True)
+class Life:
+    """One generation of a person."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Whether data of a person's generation may be used for `purpose` any more."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    purpose: Purpose
+    objected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """Of a person's generation, the keys for what is kept for these reasons."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    retentions: Sequence[Retention]
+
+
+@dataclass(frozen=True, slots=True)
 class LiveKey:
-    """A key that still opens, without its material."""
+    """A key that still opens, without its material; one that is retired seals no more."""
 
     key_id: UUID
     retention: Retention
@@ -97,6 +129,7 @@ class LiveKey:
     generation: int
     restricted: bool
     expires_on: date | None
+    retired: bool = False
 
 
 class KeyringClient:
@@ -138,7 +171,7 @@ class KeyringClient:
         return outcomes
 
     async def open(self, key_ids: Sequence[UUID], *, purpose: Purpose) -> list[Outcome]:
-        """Each key, or KeyDestroyed, KeyRestricted, KeyUnknown or KeyForbidden in its place."""
+        """Each key, or KeyDestroyed, KeyRestricted, KeyObjected, KeyUnknown or KeyForbidden in its place."""
         outcomes: list[Outcome] = []
         for some in _batches(key_ids):
             answer = await self._call("keys/open", {"purpose": purpose, "key_ids": some})
@@ -153,14 +186,66 @@ class KeyringClient:
             erased += [_erased(item) for item in answer["items"]]
         return erased
 
+    async def restrict(self, lives: Sequence[Life]) -> list[int]:
+        """Put people's data on hold; how many keys of each are. For the privacy service."""
+        return await self._change("keys/restrict", lives)
+
+    async def lift(self, lives: Sequence[Life]) -> list[int]:
+        """End restrictions; how many keys of each open again. For the privacy service."""
+        return await self._change("keys/lift", lives)
+
+    async def object(self, objections: Sequence[Objection]) -> list[int]:
+        """Close people's keys to a purpose, or allow it again; how many each has. For the privacy service."""
+        return await self._change("keys/object", objections)
+
+    async def retire(self, retirements: Sequence[Retirement]) -> list[list[UUID]]:
+        """Seal no more with the present keys; all keys of each that are retired. For the privacy service."""
+        retired: list[list[UUID]] = []
+        for some in _batches(retirements):
+            answer = await self._call("keys/retire", {"items": some})
+            retired += [[UUID(key_id) for key_id in item["key_ids"]] for item in answer["items"]]
+        return retired
+
+    async def destroy_retired(self, key_ids: Sequence[UUID]) -> list[bool]:
+        """Destroy retired keys for good; whether each is. For the privacy service."""
+        destroyed: list[bool] = []
+        for some in _batches(key_ids):
+            answer = await self._call("keys/destroy-retired", {"key_ids": some})
+            destroyed += [item["destroyed"] for item in answer["items"]]
+        return destroyed
+
+    async def _change(self, path: str, items: Sequence[Life] | Sequence[Objection]) -> list[int]:
+        keys: list[int] = []
+        for some in _batches(items):
+            answer = await self._call(path, {"items": some})
+            keys += [item["keys"] for item in answer["items"]]
+        return keys
+
     async def status(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[list[LiveKey]]:
         """The keys that still open for each (store, subject), to prove an erasure by."""
-        live: list[list[LiveKey]] = []
+        return [[_live(key) for key in item["keys"]] for item in await self._status(subjects)]
+
+    async def objections(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[list[Objection]]:
+        """What each (store, subject) has objected to."""
+        return [
+            [
+                Objection(
+                    UUID(item["store_id"]),
+                    UUID(item["subject_id"]),
+                    one["generation"],
+                    Purpose(one["purpose"]),
+                )
+                for one in item["objections"]
+            ]
+            for item in await self._status(subjects)
+        ]
+
+    async def _status(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
         for some in _batches(subjects):
-            items = [{"store_id": store_id, "subject_id": subject_id} for store_id, subject_id in some]
-            answer = await self._call("keys/status", {"items": items})
-            live += [[_live(key) for key in item["keys"]] for item in answer["items"]]
-        return live
+            asked = [{"store_id": store_id, "subject_id": subject_id} for store_id, subject_id in some]
+            items += (await self._call("keys/status", {"items": asked}))["items"]
+        return items
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         # Ids read from rows are asyncpg's own kind of UUID, which orjson does not know.
@@ -236,6 +321,7 @@ def _live(key: Mapping[str, Any]) -> LiveKey:
         bucket=key["bucket"],
         generation=key["generation"],
         restricted=key["state"] == "restricted",
+        retired=key["retired"],
         expires_on=_date(key["expires_on"]),
     )
 

@@ -60,6 +60,7 @@ class Purpose(StrEnum):
     SECURITY = "essential.service.security"
     FRAUD_DETECTION = "essential.fraud_detection"
     RIGHTS_OF_THE_PERSON = "essential.legal_obligation"
+    LEGAL_CLAIMS = "third_party_sharing.legal_obligation"
     ACCOUNTING = "finance"
     ANALYTICS = "analytics.reporting"
     PERSONALISATION = "personalize"

@@ -5,15 +5,22 @@ from fastapi import APIRouter, Request
 from libs.common.http import PlatformSession
 from services.privacy.keyring import service
 from services.privacy.keyring.callers import CallingService
-from services.privacy.keyring.domain import Grant, check_erase, check_mint, granted
+from services.privacy.keyring.domain import Grant, check_govern, check_mint, granted
 from services.privacy.keyring.schemas import (
     Answer,
+    Changed,
+    DestroyedKey,
     Erased,
     ErasuresAsked,
     KeysAsked,
+    LivesAsked,
     MintedKey,
+    ObjectionsAsked,
     OpenedKey,
     OpeningAsked,
+    Retired,
+    RetiredKeysAsked,
+    RetirementsAsked,
     StoresAsked,
     StoreSecret,
     SubjectsAsked,
@@ -66,7 +73,7 @@ async def open_keys(
 @router.post("/keys/destroy")
 async def destroy(request: Request, caller: CallingService, asked: ErasuresAsked) -> Answer[Erased]:
     """Erase generations of people for good, and say what the law keeps."""
-    check_erase(_grant(request, caller))
+    check_govern(_grant(request, caller))
     state = request.app.state
     items = await service.destroy(
         state.database, state.destructions, erasures=asked.items, today=state.clock().date()
@@ -74,12 +81,59 @@ async def destroy(request: Request, caller: CallingService, asked: ErasuresAsked
     return Answer(items=items)
 
 
+@router.post("/keys/restrict")
+async def restrict(
+    request: Request, caller: CallingService, session: PlatformSession, asked: LivesAsked
+) -> Answer[Changed]:
+    """Open the keys of these people for storage, rights and legal claims only; what is sealed next has new keys."""
+    check_govern(_grant(request, caller))
+    return Answer(items=await service.restrict(session, lives=asked.items))
+
+
+@router.post("/keys/lift")
+async def lift(
+    request: Request, caller: CallingService, session: PlatformSession, asked: LivesAsked
+) -> Answer[Changed]:
+    """End restrictions: every key of these people opens again."""
+    check_govern(_grant(request, caller))
+    return Answer(items=await service.lift(session, lives=asked.items))
+
+
+@router.post("/keys/object")
+async def object_to(
+    request: Request, caller: CallingService, session: PlatformSession, asked: ObjectionsAsked
+) -> Answer[Changed]:
+    """Close the present and future keys of these people to a purpose, or allow it again."""
+    check_govern(_grant(request, caller))
+    return Answer(items=await service.object_to(session, objections=asked.items))
+
+
+@router.post("/keys/retire")
+async def retire(
+    request: Request, caller: CallingService, session: PlatformSession, asked: RetirementsAsked
+) -> Answer[Retired]:
+    """Seal no more with the present keys of these people; they open until they are destroyed."""
+    check_govern(_grant(request, caller))
+    return Answer(items=await service.retire(session, retirements=asked.items))
+
+
+@router.post("/keys/destroy-retired")
+async def destroy_retired(
+    request: Request, caller: CallingService, asked: RetiredKeysAsked
+) -> Answer[DestroyedKey]:
+    """Destroy retired keys for good: a part of what is held about a person is erased."""
+    check_govern(_grant(request, caller))
+    state = request.app.state
+    items = await service.destroy_retired(state.database, state.destructions, key_ids=asked.key_ids)
+    return Answer(items=items)
+
+
 @router.post("/keys/status")
 async def status(
     request: Request, caller: CallingService, session: PlatformSession, asked: SubjectsAsked
 ) -> Answer[SubjectStatus]:
-    """The keys that still open, without their material."""
-    check_erase(_grant(request, caller))
+    """The keys that still open, without their material, and what was objected to."""
+    check_govern(_grant(request, caller))
     return Answer(items=await service.status(session, subjects=asked.items))
 
 

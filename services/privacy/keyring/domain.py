@@ -22,17 +22,22 @@ class Grant:
 
     mint: frozenset[Retention] = frozenset()
     open: Mapping[Purpose, frozenset[Retention]] = field(default_factory=dict[Purpose, frozenset[Retention]])
-    erase: bool = False
-    """To destroy keys, and to see which are left."""
+    govern: bool = False
+    """To destroy, restrict, retire and release keys, to close them to a purpose, and to see which are left."""
 
 
 def _own(*retentions: Retention, purposes: tuple[Purpose, ...]) -> Mapping[Purpose, frozenset[Retention]]:
-    return dict.fromkeys((*purposes, Purpose.RIGHTS_OF_THE_PERSON), frozenset(retentions))
+    return dict.fromkeys(purposes, frozenset(retentions)) | _rights(*retentions)
+
+
+def _rights(*retentions: Retention) -> Mapping[Purpose, frozenset[Retention]]:
+    """What a person asks to have corrected comes to every service in a box of their request."""
+    return {Purpose.RIGHTS_OF_THE_PERSON: frozenset({*retentions, Retention.REQUEST})}
 
 
 GRANTS: Mapping[str, Grant] = MappingProxyType(
     {
-        "catalog": Grant(mint=frozenset({Retention.EXPORT})),
+        "catalog": Grant(mint=frozenset({Retention.EXPORT}), open=_rights()),
         "identity": Grant(
             mint=frozenset({Retention.ACCOUNT, Retention.CORRESPONDENCE, Retention.EXPORT}),
             open=_own(
@@ -51,7 +56,7 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
             open=_own(
                 Retention.ORDER,
                 Retention.CORRESPONDENCE,
-                purposes=(Purpose.FULFIL_ORDER, Purpose.SUPPORT, Purpose.SERVICE_MAIL),
+                purposes=(Purpose.FULFIL_ORDER, Purpose.SUPPORT, Purpose.SERVICE_MAIL, Purpose.LEGAL_CLAIMS),
             ),
         ),
         # The invoice is made from the order's contact; from then on billing reads its own box.
@@ -60,10 +65,9 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
             open={
                 Purpose.ACCOUNTING: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
                 Purpose.PAYMENT: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
+                Purpose.LEGAL_CLAIMS: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
                 Purpose.SERVICE_MAIL: frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE}),
-                Purpose.RIGHTS_OF_THE_PERSON: frozenset(
-                    {Retention.ACCOUNTING, Retention.ORDER, Retention.CORRESPONDENCE}
-                ),
+                **_rights(Retention.ACCOUNTING, Retention.ORDER, Retention.CORRESPONDENCE),
             },
         ),
         "privacy": Grant(
@@ -74,14 +78,19 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
                 Retention.CORRESPONDENCE,
                 purposes=(Purpose.SERVICE_MAIL,),
             ),
-            erase=True,
+            govern=True,
         ),
     }
 )
 
-OPENS_DESPITE_RESTRICTION = frozenset({Purpose.RIGHTS_OF_THE_PERSON})
-"""GDPR, Art. 18(2): restricted data is stored; of what else it allows, we serve the person's own rights."""
+OPENS_DESPITE_RESTRICTION = frozenset(
+    {Purpose.RIGHTS_OF_THE_PERSON, Purpose.LEGAL_CLAIMS, Purpose.AUTHENTICATION}
+)
+"""GDPR, Art. 18(2): restricted data is stored, and used for rights and legal claims. A sign-in is the person's own
+act, so with their consent. To none of these can a person object."""
 
+NEVER_RESTRICTED = frozenset({Retention.REQUEST, Retention.EXPORT})
+"""What a person asked for, and the answer to it, serve their own rights."""
 
 SEALS_AFTER_ERASURE = frozenset({Retention.REQUEST})
 """The request that asked for the erasure is still to be answered; its key, if it has one, goes on sealing."""
@@ -98,9 +107,9 @@ def check_mint(grant: Grant, retentions: set[Retention]) -> None:
         raise NotGranted
 
 
-def check_erase(grant: Grant) -> None:
+def check_govern(grant: Grant) -> None:
     """Raises NotGranted."""
-    if not grant.erase:
+    if not grant.govern:
         raise NotGranted
 
 

@@ -43,11 +43,13 @@ class Subject(KeyringBase):
 
 
 class DataKey(KeyringBase):
-    """One key of one person for one retention."""
+    """One key of one person for one retention: the newest epoch that is active and not retired seals."""
 
     __tablename__ = "data_key"
     __table_args__ = (
-        UniqueConstraint("store_id", "subject_id", "generation", "retention", "bucket"),
+        UniqueConstraint(
+            "store_id", "subject_id", "generation", "retention", "bucket", "epoch", name="uq_data_key_place"
+        ),
         CheckConstraint("state IN ('active', 'restricted')", name="state"),
     )
 
@@ -62,6 +64,22 @@ class DataKey(KeyringBase):
     state: Mapped[str] = mapped_column(info=impersonal("active or restricted"), server_default="active")
     expires_on: Mapped[date | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    epoch: Mapped[int] = mapped_column(server_default="1")
+    """Counts the keys of a place: one that is restricted or retired seals no more, and the next takes over."""
+    retired_at: Mapped[datetime | None]
+    """Since when it opens and seals no more: what lies under it is being sealed anew or deleted."""
+
+
+class Objection(KeyringBase):
+    """A person does not want their data used for a purpose (GDPR, Art. 21), by whichever key."""
+
+    __tablename__ = "objection"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    purpose: Mapped[str] = mapped_column(primary_key=True, info=impersonal("a word of the vocabulary"))
+    objected_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class OpeningCount(KeyringBase):

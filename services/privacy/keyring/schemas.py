@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from libs.common.personal.vocabulary import Purpose, Retention
+from services.privacy.keyring.domain import NEVER_RESTRICTED, OPENS_DESPITE_RESTRICTION
 
 T = TypeVar("T")
 Batch = Annotated[list[T], Field(min_length=1, max_length=1000)]
@@ -81,7 +82,7 @@ class OpenedKey(BaseModel):
     store_id: UUID | None = None
     subject_id: UUID | None = None
     generation: int | None = None
-    error: Literal["destroyed", "restricted", "unknown", "forbidden"] | None = None
+    error: Literal["destroyed", "restricted", "objected", "unknown", "forbidden"] | None = None
 
 
 class ErasureAsked(_Asked):
@@ -118,6 +119,88 @@ class Erased(BaseModel):
     kept: list[KeptKey]
 
 
+class LifeAsked(_Asked):
+    """One generation of a person."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: Annotated[int, Field(ge=1, lt=2**62)]
+
+
+class LivesAsked(_Asked):
+    """Generations whose keys are to be restricted, or released."""
+
+    items: Batch[LifeAsked]
+
+
+class ObjectionAsked(LifeAsked):
+    """Whether data of this person may be used for the purpose any more."""
+
+    purpose: Purpose
+    objected: bool
+
+    @model_validator(mode="after")
+    def _can_be_objected_to(self) -> Self:
+        if self.purpose in OPENS_DESPITE_RESTRICTION:
+            raise ValueError("nobody can object to what serves their rights")
+        return self
+
+
+class ObjectionsAsked(_Asked):
+    """Objections, made and taken back."""
+
+    items: Batch[ObjectionAsked]
+
+
+class RetirementAsked(LifeAsked):
+    """Of this person, the keys for what is kept for these reasons."""
+
+    retentions: Annotated[frozenset[Retention], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _may_retire(self) -> Self:
+        if any(one in NEVER_RESTRICTED or one.period.kept_by_law for one in self.retentions):
+            raise ValueError("what the law keeps, or a request needs, is erased with its person only")
+        return self
+
+
+class RetirementsAsked(_Asked):
+    """Keys to be replaced."""
+
+    items: Batch[RetirementAsked]
+
+
+class Retired(BaseModel):
+    """The keys of a person that are retired: they still open, and nothing is sealed with them any more."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    key_ids: list[UUID]
+
+
+class RetiredKeysAsked(_Asked):
+    """Retired keys that nothing is left under."""
+
+    key_ids: Batch[UUID]
+
+
+class DestroyedKey(BaseModel):
+    """Whether the key is destroyed now; one that is not retired stays."""
+
+    key_id: UUID
+    destroyed: bool
+
+
+class Changed(BaseModel):
+    """How many keys of a person's generation are now as was asked, whoever made them so."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    keys: int
+
+
 class SubjectAsked(_Asked):
     """A person."""
 
@@ -139,7 +222,15 @@ class LiveKey(BaseModel):
     bucket: str
     generation: int
     state: Literal["active", "restricted"]
+    retired: bool
     expires_on: date | None
+
+
+class LiveObjection(BaseModel):
+    """A purpose that a person's data is not used for."""
+
+    generation: int
+    purpose: Purpose
 
 
 class SubjectStatus(BaseModel):
@@ -150,3 +241,4 @@ class SubjectStatus(BaseModel):
     generation: int
     erased: bool
     keys: list[LiveKey]
+    objections: list[LiveObjection]

@@ -1,4 +1,4 @@
-"""Making, opening and destroying keys, a batch at a time and with a bounded number of statements."""
+"""Making, opening, restricting and destroying keys, a batch at a time and with a bounded number of statements."""
 
 import logging
 import os
@@ -16,6 +16,7 @@ from libs.common.db import Database
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.destructions import service as destructions
 from services.privacy.keyring.domain import (
+    NEVER_RESTRICTED,
     OPENS_DESPITE_RESTRICTION,
     SEALS_AFTER_ERASURE,
     Grant,
@@ -23,13 +24,20 @@ from services.privacy.keyring.domain import (
 )
 from services.privacy.keyring.master_keys import MasterKeys, data_key_binding, store_secret_binding
 from services.privacy.keyring.schemas import (
+    Changed,
+    DestroyedKey,
     Erased,
     ErasureAsked,
     KeptKey,
     KeyAsked,
+    LifeAsked,
     LiveKey,
+    LiveObjection,
     MintedKey,
+    ObjectionAsked,
     OpenedKey,
+    Retired,
+    RetirementAsked,
     StoreSecret,
     SubjectAsked,
     SubjectStatus,
@@ -85,17 +93,24 @@ _Place = tuple[UUID, UUID, Retention, str]
 """Store, subject, retention, bucket."""
 
 _EXISTING = text("""
-    SELECT store_id, subject_id, retention, bucket, generation, erased_at IS NOT NULL AS erased,
-        key_id, wrapped, master_key_id, expires_on
+    SELECT wanted.*, person.generation, person.erased_at IS NOT NULL AS erased,
+        key.key_id, key.wrapped, key.master_key_id, key.expires_on
     FROM unnest(
         CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[])
     ) AS wanted (store_id, subject_id, retention, bucket)
-    JOIN subject USING (store_id, subject_id)
-    LEFT JOIN data_key USING (store_id, subject_id, generation, retention, bucket)
+    JOIN subject AS person ON (person.store_id, person.subject_id) = (wanted.store_id, wanted.subject_id)
+    LEFT JOIN LATERAL (
+        SELECT key_id, wrapped, master_key_id, expires_on FROM data_key AS key
+        WHERE (key.store_id, key.subject_id, key.generation, key.retention, key.bucket)
+            = (wanted.store_id, wanted.subject_id, person.generation, wanted.retention, wanted.bucket)
+            AND key.state = 'active' AND key.retired_at IS NULL
+        ORDER BY key.epoch DESC LIMIT 1
+    ) AS key ON true
 """)
 # One statement: the rows of people stay locked from the moment their generation is read until the keys are
 # committed, so that an erasure sees either none of it or all of it. The updates that change nothing are what
 # makes ON CONFLICT return, and lock, the row that is there. Rows are taken in order, so no two batches deadlock.
+# The epoch is of the moment before the lock: whoever came between may have made the key and restricted it.
 _MINT = text("""
     WITH wanted AS (
         SELECT * FROM unnest(
@@ -115,17 +130,21 @@ _MINT = text("""
         )
         RETURNING store_id, subject_id, generation, erased_at IS NOT NULL AS erased
     ), minted AS (
-        INSERT INTO data_key AS data_key (key_id, store_id, subject_id, generation, retention, bucket,
+        INSERT INTO data_key AS data_key (key_id, store_id, subject_id, generation, retention, bucket, epoch,
             wrapped, master_key_id, expires_on)
-        SELECT key_id, store_id, subject_id, generation, retention, bucket, wrapped, :master_key_id, expires_on
+        SELECT key_id, store_id, subject_id, generation, retention, bucket, (
+                SELECT coalesce(max(epoch) FILTER (WHERE state = 'active' AND retired_at IS NULL), max(epoch) + 1, 1)
+                FROM data_key AS key
+                WHERE (key.store_id, key.subject_id, key.generation, key.retention, key.bucket)
+                    = (wanted.store_id, wanted.subject_id, person.generation, wanted.retention, wanted.bucket)
+            ), wrapped, :master_key_id, expires_on
         FROM wanted JOIN person USING (store_id, subject_id) WHERE NOT erased
         ORDER BY store_id, subject_id, retention, bucket
-        ON CONFLICT (store_id, subject_id, generation, retention, bucket)
-            DO UPDATE SET key_id = data_key.key_id
-        RETURNING *
+        ON CONFLICT ON CONSTRAINT uq_data_key_place DO UPDATE SET key_id = data_key.key_id
+        RETURNING *, state = 'active' AND retired_at IS NULL AS seals
     )
     SELECT store_id, subject_id, retention, bucket, generation, erased,
-        minted.key_id, minted.wrapped, minted.master_key_id, minted.expires_on
+        minted.key_id, minted.wrapped, minted.master_key_id, minted.expires_on, minted.seals
     FROM wanted
     JOIN person USING (store_id, subject_id)
     LEFT JOIN minted USING (store_id, subject_id, generation, retention, bucket)
@@ -135,7 +154,10 @@ _MINT = text("""
 async def mint(
     session: AsyncSession, *, wanted: Sequence[KeyAsked], master_keys: MasterKeys
 ) -> list[MintedKey]:
-    """The key of each place, made if there is none; within a batch, whoever begins anew does so for all."""
+    """The newest key of each place that seals, made if there is none.
+
+    Within a batch, whoever begins anew does so for all.
+    """
     begins: dict[_Place, bool] = defaultdict(bool)
     for item in wanted:
         begins[_place(item)] |= item.begin
@@ -144,7 +166,7 @@ async def mint(
         for place, key in (await _existing(session, begins, master_keys)).items()
         if key.error is None or not begins[place]
     }
-    if missing := {place: begin for place, begin in begins.items() if place not in keys}:
+    while missing := {place: begin for place, begin in begins.items() if place not in keys}:
         keys |= await _made(session, missing, master_keys)
     return [keys[_place(item)] for item in wanted]
 
@@ -175,7 +197,7 @@ async def _made(
             "master_key_id": master_keys.present_id,
         },
     )
-    return {_place(row): _minted(row, master_keys) for row in rows}
+    return {_place(row): _minted(row, master_keys) for row in rows if row.erased or row.seals}
 
 
 def _minted(row: Row[Any], master_keys: MasterKeys) -> MintedKey:
@@ -205,8 +227,12 @@ _OPEN = text("""
         SELECT key_id, store_id, subject_id, generation, wrapped, master_key_id,
             CASE WHEN NOT retention = ANY(CAST(:retentions AS text[])) THEN 'forbidden'
                  WHEN state = 'restricted' AND NOT :despite_restriction THEN 'restricted'
+                 WHEN EXISTS (SELECT FROM objection
+                              WHERE (objection.store_id, objection.subject_id, objection.generation, purpose)
+                                  = (key.store_id, key.subject_id, key.generation, CAST(:purpose AS text)))
+                     THEN 'objected'
             END AS error
-        FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))
+        FROM data_key AS key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))
     ), counted AS (
         INSERT INTO opening_count AS total (day, service, purpose, count)
         SELECT CAST(:today AS date), CAST(:service AS text), CAST(:purpose AS text), count(*)
@@ -270,6 +296,87 @@ async def _not_found(log: Database, key_ids: Sequence[UUID]) -> dict[UUID, Opene
     }
 
 
+# --- Restricting -----------------------------------------------------------------------------------------
+
+# The rows of people are locked first: what is being minted is then either seen here, or made after this.
+_LOCK = text("""
+    SELECT FROM subject
+    JOIN unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[])) AS asked (store_id, subject_id)
+        USING (store_id, subject_id)
+    ORDER BY store_id, subject_id FOR UPDATE OF subject
+""")
+_SET_STATE = text("""
+    UPDATE data_key AS key SET state = :state
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
+        AS asked (store_id, subject_id, generation)
+    WHERE (key.store_id, key.subject_id, key.generation) = (asked.store_id, asked.subject_id, asked.generation)
+        AND NOT key.retention = ANY(CAST(:never AS text[])) AND key.state <> :state
+""")
+_COUNT_KEYS = text("""
+    SELECT asked.position, count(key_id) AS keys
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
+        WITH ORDINALITY AS asked (store_id, subject_id, generation, position)
+    LEFT JOIN data_key AS key
+        ON (key.store_id, key.subject_id, key.generation) = (asked.store_id, asked.subject_id, asked.generation)
+        AND NOT key.retention = ANY(CAST(:never AS text[])) AND key.state = ANY(CAST(:states AS text[]))
+    GROUP BY asked.position ORDER BY asked.position
+""")
+
+
+async def restrict(session: AsyncSession, *, lives: Sequence[LifeAsked]) -> list[Changed]:
+    """Put what there is of these people on hold; a key that is minted from now on is another one."""
+    return await _set_state(session, lives, "restricted")
+
+
+async def lift(session: AsyncSession, *, lives: Sequence[LifeAsked]) -> list[Changed]:
+    """Let every key of these people open again, those from before and those from during the restriction."""
+    return await _set_state(session, lives, "active")
+
+
+async def _set_state(session: AsyncSession, lives: Sequence[LifeAsked], state: str) -> list[Changed]:
+    values = {**_generation_columns(lives), "never": list(NEVER_RESTRICTED), "state": state}
+    await session.execute(_LOCK, values)
+    await session.execute(_SET_STATE, values)
+    return await _counted(session, lives, [state])
+
+
+async def _counted(session: AsyncSession, lives: Sequence[LifeAsked], states: Sequence[str]) -> list[Changed]:
+    values = {**_generation_columns(lives), "never": list(NEVER_RESTRICTED), "states": states}
+    rows = await session.execute(_COUNT_KEYS, values)
+    return [
+        Changed(store_id=one.store_id, subject_id=one.subject_id, generation=one.generation, keys=row.keys)
+        for one, row in zip(lives, rows, strict=True)
+    ]
+
+
+_OBJECT = text("""
+    INSERT INTO objection (store_id, subject_id, generation, purpose)
+    SELECT DISTINCT store_id, subject_id, generation, purpose
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
+        CAST(:purposes AS text[])) AS asked (store_id, subject_id, generation, purpose)
+    ORDER BY store_id, subject_id, generation, purpose
+    ON CONFLICT DO NOTHING
+""")
+_ALLOW = text("""
+    DELETE FROM objection
+    USING unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
+        CAST(:purposes AS text[])) AS asked (store_id, subject_id, generation, purpose)
+    WHERE (objection.store_id, objection.subject_id, objection.generation, objection.purpose)
+        = (asked.store_id, asked.subject_id, asked.generation, asked.purpose)
+""")
+
+
+async def object_to(session: AsyncSession, *, objections: Sequence[ObjectionAsked]) -> list[Changed]:
+    """Note what people object to, and forget what they allow again; the last word of a batch counts."""
+    last = {(one.store_id, one.subject_id, one.generation, one.purpose): one for one in objections}.values()
+    await session.execute(_LOCK, _generation_columns(objections))
+    for statement, objected in ((_OBJECT, True), (_ALLOW, False)):
+        some = [one for one in last if one.objected is objected]
+        purposes = {"purposes": [one.purpose for one in some]}
+        await session.execute(statement, {**_generation_columns(some), **purposes})
+    return await _counted(session, objections, ["active", "restricted"])
+
+
 # --- Destroying ------------------------------------------------------------------------------------------
 
 _END_GENERATIONS = text("""
@@ -293,6 +400,11 @@ _KEYS_OF_GENERATIONS = text("""
     ORDER BY key.created_at, key.key_id
 """)
 _DELETE = text("DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))")
+_FORGET_OBJECTIONS = text("""
+    DELETE FROM objection USING subject AS person
+    WHERE (objection.store_id, objection.subject_id) = (person.store_id, person.subject_id)
+        AND person.generation_id = ANY(CAST(:ended AS uuid[])) AND objection.generation <= person.generation
+""")
 
 
 async def destroy(
@@ -311,6 +423,7 @@ async def destroy(
         await destructions.append(session, [*doomed, *ended])
     async with keyring.platform_session() as session:
         await session.execute(_DELETE, {"key_ids": doomed})
+        await session.execute(_FORGET_OBJECTIONS, {"ended": ended})
     logger.info("keys destroyed", extra={"count": len(doomed), "batch": len(erasures)})
     return answers
 
@@ -352,32 +465,110 @@ async def _sentences(session: AsyncSession, erasures: Sequence[ErasureAsked], to
     return answers
 
 
-def _generation_columns(erasures: Sequence[ErasureAsked]) -> dict[str, list[Any]]:
+def _generation_columns(lives: Sequence[ErasureAsked] | Sequence[LifeAsked]) -> dict[str, list[Any]]:
     return {
-        "stores": [asked.store_id for asked in erasures],
-        "subjects": [asked.subject_id for asked in erasures],
-        "generations": [asked.generation for asked in erasures],
+        "stores": [asked.store_id for asked in lives],
+        "subjects": [asked.subject_id for asked in lives],
+        "generations": [asked.generation for asked in lives],
     }
+
+
+# --- Destroying a part -----------------------------------------------------------------------------------
+
+_RETIRE = text("""
+    UPDATE data_key AS key SET retired_at = now()
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
+        CAST(:retentions AS text[])) AS asked (store_id, subject_id, generation, retention)
+    WHERE (key.store_id, key.subject_id, key.generation, key.retention)
+            = (asked.store_id, asked.subject_id, asked.generation, asked.retention)
+        AND key.retired_at IS NULL
+""")
+_RETIRED = text("""
+    SELECT store_id, subject_id, generation, retention, key_id
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
+        CAST(:retentions AS text[])) AS asked (store_id, subject_id, generation, retention)
+    JOIN data_key USING (store_id, subject_id, generation, retention)
+    WHERE retired_at IS NOT NULL
+    ORDER BY retention, bucket, epoch
+""")
+_RETIRED_AMONG = text("""
+    SELECT key_id FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[])) AND retired_at IS NOT NULL
+""")
+
+
+async def retire(session: AsyncSession, *, retirements: Sequence[RetirementAsked]) -> list[Retired]:
+    """Let the present keys of these people only open; every key of theirs that is retired, also from before."""
+    places = [(one, retention) for one in retirements for retention in one.retentions]
+    values = {
+        **_generation_columns([one for one, _ in places]),
+        "retentions": [retention for _, retention in places],
+    }
+    await session.execute(_LOCK, values)
+    await session.execute(_RETIRE, values)
+    retired: dict[tuple[UUID, UUID, int, str], list[UUID]] = defaultdict(list)
+    for row in await session.execute(_RETIRED, values):
+        place = row.store_id, row.subject_id, row.generation, row.retention
+        if row.key_id not in retired[place]:
+            retired[place].append(row.key_id)
+    return [
+        Retired(
+            store_id=one.store_id,
+            subject_id=one.subject_id,
+            generation=one.generation,
+            key_ids=[
+                key_id
+                for retention in sorted(one.retentions)
+                for key_id in retired[one.store_id, one.subject_id, one.generation, retention]
+            ],
+        )
+        for one in retirements
+    ]
+
+
+async def destroy_retired(keyring: Database, log: Database, *, key_ids: Sequence[UUID]) -> list[DestroyedKey]:
+    """Write down which keys go, then let them go, as in `destroy`. A key that is not retired stays."""
+    async with keyring.platform_session() as session:
+        doomed = list((await session.scalars(_RETIRED_AMONG, {"key_ids": key_ids})).all())
+    async with log.platform_session() as session:
+        await destructions.append(session, doomed)
+        destroyed = await destructions.destroyed_among(session, key_ids)
+    async with keyring.platform_session() as session:
+        await session.execute(_DELETE, {"key_ids": doomed})
+    logger.info("retired keys destroyed", extra={"count": len(doomed)})
+    return [DestroyedKey(key_id=key_id, destroyed=key_id in destroyed) for key_id in key_ids]
 
 
 # --- Looking at what is left -----------------------------------------------------------------------------
 
 _STATUS = text("""
     SELECT asked.position, person.generation AS present, person.erased_at IS NOT NULL AS erased,
-        key.key_id, key.retention, key.bucket, key.generation, key.state, key.expires_on
+        key.key_id, key.retention, key.bucket, key.generation, key.state, key.expires_on,
+        key.retired_at IS NOT NULL AS retired
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]))
         WITH ORDINALITY AS asked (store_id, subject_id, position)
     LEFT JOIN subject AS person USING (store_id, subject_id)
     LEFT JOIN data_key AS key USING (store_id, subject_id)
-    ORDER BY asked.position, key.generation, key.retention, key.bucket
+    ORDER BY asked.position, key.generation, key.retention, key.bucket, key.epoch
+""")
+_OBJECTIONS = text("""
+    SELECT asked.position, generation, purpose
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]))
+        WITH ORDINALITY AS asked (store_id, subject_id, position)
+    JOIN objection USING (store_id, subject_id)
+    ORDER BY asked.position, generation, purpose
 """)
 
 
 async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> list[SubjectStatus]:
-    """The keys that still open, without their material."""
+    """The keys that still open, without their material, and what was objected to."""
     answers = [
         SubjectStatus(
-            store_id=asked.store_id, subject_id=asked.subject_id, generation=0, erased=False, keys=[]
+            store_id=asked.store_id,
+            subject_id=asked.subject_id,
+            generation=0,
+            erased=False,
+            keys=[],
+            objections=[],
         )
         for asked in subjects
     ]
@@ -393,9 +584,13 @@ async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> 
                     bucket=row.bucket,
                     generation=row.generation,
                     state=row.state,
+                    retired=row.retired,
                     expires_on=row.expires_on,
                 )
             )
+    for row in await session.execute(_OBJECTIONS, asked):
+        objection = LiveObjection(generation=row.generation, purpose=Purpose(row.purpose))
+        answers[row.position - 1].objections.append(objection)
     return answers
 
 
@@ -418,6 +613,7 @@ async def replay(keyring: Database, log: Database) -> int:
             async with keyring.platform_session() as session:
                 deleted: Any = await session.execute(_DELETE, {"key_ids": key_ids})
                 await session.execute(_END_LOGGED, {"key_ids": key_ids})
+                await session.execute(_FORGET_OBJECTIONS, {"ended": key_ids})
             returned += deleted.rowcount
     if returned:
         logger.warning("destroyed keys had come back and were destroyed again", extra={"count": returned})

@@ -15,15 +15,19 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from libs.common.personal.errors import KeyForbidden
-from libs.common.personal.keys import Erasure, KeyWanted
+from libs.common.personal.keys import Erasure, KeyWanted, Life, Objection, Retirement
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.keyring.app import create_app
 from services.privacy.keyring.domain import GRANTS
 from services.privacy.keyring.settings import ExtraGrant
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 
-PATHS = ["stores/secrets", "keys/mint", "keys/open", "keys/destroy", "keys/status"]
+PATHS = [
+    "stores/secrets", "keys/mint", "keys/open", "keys/destroy", "keys/restrict", "keys/lift", "keys/object",
+    "keys/retire", "keys/destroy-retired", "keys/status",
+]  # fmt: skip
 STORE, SUBJECT = uuid4(), uuid4()
+LIFE = {"store_id": str(STORE), "subject_id": str(SUBJECT), "generation": 1}
 BODIES: dict[str, dict[str, Any]] = {
     "stores/secrets": {"stores": [str(STORE)]},
     "keys/mint": {"items": [{"store_id": str(STORE), "subject_id": str(SUBJECT), "retention": "order"}]},
@@ -33,6 +37,11 @@ BODIES: dict[str, dict[str, Any]] = {
             {"store_id": str(STORE), "subject_id": str(SUBJECT), "generation": 1, "request_id": str(uuid4())}
         ]
     },
+    "keys/restrict": {"items": [LIFE]},
+    "keys/lift": {"items": [LIFE]},
+    "keys/object": {"items": [LIFE | {"purpose": Purpose.MARKETING_MAIL, "objected": True}]},
+    "keys/retire": {"items": [LIFE | {"retentions": ["order"]}]},
+    "keys/destroy-retired": {"key_ids": [str(uuid4())]},
     "keys/status": {"items": [{"store_id": str(STORE), "subject_id": str(SUBJECT)}]},
 }
 
@@ -137,12 +146,21 @@ async def test_a_batch_with_one_item_too_many_is_refused_whole(keyring: RunningK
 
 
 @pytest.mark.parametrize("service", [name for name in GRANTS if name != "privacy"])
-async def test_only_privacy_destroys_and_inspects(keyring: RunningKeyring, service: str) -> None:
+async def test_only_privacy_governs_and_inspects(keyring: RunningKeyring, service: str) -> None:
     store, subject = uuid4(), uuid4()
     with pytest.raises(KeyForbidden):
         await keyring.client(service).destroy([Erasure(store, subject, 1, uuid4())])
     with pytest.raises(KeyForbidden):
         await keyring.client(service).status([(store, subject)])
+    for change in (keyring.client(service).restrict, keyring.client(service).lift):
+        with pytest.raises(KeyForbidden):
+            await change([Life(store, subject, 1)])
+    with pytest.raises(KeyForbidden):
+        await keyring.client(service).object([Objection(store, subject, 1, Purpose.SUPPORT)])
+    with pytest.raises(KeyForbidden):
+        await keyring.client(service).retire([Retirement(store, subject, 1, [Retention.ORDER])])
+    with pytest.raises(KeyForbidden):
+        await keyring.client(service).destroy_retired([uuid4()])
 
 
 async def test_a_key_opens_for_granted_services_and_purposes_only(keyring: RunningKeyring) -> None:
@@ -152,7 +170,7 @@ async def test_a_key_opens_for_granted_services_and_purposes_only(keyring: Runni
     allowed = {
         ("orders", Purpose.FULFIL_ORDER), ("orders", Purpose.SUPPORT), ("orders", Purpose.SERVICE_MAIL),
         ("orders", Purpose.RIGHTS_OF_THE_PERSON), ("billing", Purpose.ACCOUNTING), ("billing", Purpose.PAYMENT),
-        ("billing", Purpose.RIGHTS_OF_THE_PERSON),
+        ("billing", Purpose.RIGHTS_OF_THE_PERSON), ("orders", Purpose.LEGAL_CLAIMS), ("billing", Purpose.LEGAL_CLAIMS),
     }  # fmt: skip
     for service in GRANTS:
         for purpose in Purpose:
