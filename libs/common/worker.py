@@ -9,7 +9,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import uvicorn
@@ -45,9 +45,14 @@ _lag = telemetry.meter.create_gauge(
 _parked = telemetry.meter.create_gauge("events.parked", description="Events that could not be handled.")
 
 
+def now() -> datetime:
+    """The clock of workers, in UTC."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What duties and handlers of a worker have at hand."""
+    """What duties and handlers of a worker have at hand. A duty asks `clock` for the time, which a test can move."""
 
     service: str
     settings: ServiceSettings
@@ -55,6 +60,7 @@ class Work:
     broker: Broker
     vault: Vault
     http: httpx.AsyncClient
+    clock: Callable[[], datetime] = now
 
 
 @dataclass(frozen=True, slots=True)
