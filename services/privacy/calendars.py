@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from babel.core import get_global
 from holidays import country_holidays
 
-from services.privacy.deadlines import Law
+from services.privacy.domain.rights import Law
 
 _SATURDAY = 5
 _CALIFORNIA = "CA"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.privacy.calendars import Calendar, calendar_for, calendar_of
-from services.privacy.deadlines import (
+from services.privacy.domain.deadlines import (
     Deadline,
     DeadlinePassed,
     ExtendedAlready,

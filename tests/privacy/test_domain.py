@@ -1,13 +1,9 @@
 """The rules of a request: its states against every order of answers, and its deadline against the calendar."""
 
-from calendar import monthrange
-from datetime import date, timedelta
-
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from services.privacy.domain.deadlines import due_on
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import OPEN, OVER, TERMINAL, TURNS, State, TaskState, after
 from services.privacy.engine.tasks import verb_of
@@ -78,23 +74,3 @@ def test_every_state_is_open_or_over_and_can_be_left_or_not() -> None:
 def test_something_is_asked_in_every_phase_that_waits_and_in_no_other(right: Right, state: State) -> None:
     waits = state in {State.VERIFYING, State.DECIDING, State.RUNNING, State.CHECKING}
     assert (verb_of(right, state) is not None) == waits
-
-
-@given(st.dates(date(1990, 1, 1), date(2100, 1, 1)))
-def test_a_request_is_due_the_same_day_of_the_next_month_or_on_its_last(day: date) -> None:
-    due = due_on(day)
-    assert (due.year * 12 + due.month) - (day.year * 12 + day.month) == 1
-    assert due.day == min(day.day, monthrange(due.year, due.month)[1])
-    assert timedelta(28) <= due - day <= timedelta(31)
-
-
-@given(st.dates(date(1990, 1, 1), date(2100, 1, 1)), st.integers(0, 400))
-def test_whoever_asks_later_is_not_due_earlier(day: date, days: int) -> None:
-    assert due_on(day) <= due_on(day + timedelta(days))
-
-
-def test_deadlines_by_hand() -> None:
-    assert due_on(date(2026, 1, 31)) == date(2026, 2, 28)
-    assert due_on(date(2028, 1, 30)) == date(2028, 2, 29)
-    assert due_on(date(2026, 12, 31)) == date(2027, 1, 31)
-    assert due_on(date(2026, 2, 28)) == date(2026, 3, 28)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
 from libs.common.errors import NotFound
+from services.privacy import timing
 from services.privacy.domain.decisions import Decision, Ground, Passing, authority
 from services.privacy.domain.problems import GroundDoesNotFit, NotDecidable
 from services.privacy.domain.rights import Law, Right
@@ -23,7 +24,6 @@ from services.privacy.engine.phases import NOTICES, begin
 from services.privacy.engine.tasks import COLUMNS
 from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
-from services.privacy.timing import timing
 
 _LOCK = text(f"SELECT {COLUMNS} FROM request WHERE store_id = :store_id AND id = :id FOR UPDATE")  # noqa: S608
 
@@ -50,10 +50,13 @@ def standing(
     now: datetime,
 ) -> dict[str, Any]:
     """Where a request stands with these proofs, as columns; `steps` are the states it enters by them."""
-    if not is_verified([*proofs], policy.enough(right)):
-        waits = timing(policy.country, law, received_at=received_at, verified_at=None)
-        return {"state": State.VERIFYING, "steps": [_step(State.VERIFYING, now)], **waits}
-    columns = {"verified_at": now, **timing(policy.country, law, received_at=received_at, verified_at=now)}
+    verified_at = now if is_verified([*proofs], policy.enough(right)) else None
+    time = timing.deadline(
+        policy.country, right, law, purpose, received_at=received_at, verified_at=verified_at
+    )
+    columns = {"verified_at": verified_at, **timing.columns(time)}
+    if verified_at is None:
+        return {"state": State.VERIFYING, "steps": [_step(State.VERIFYING, now)], **columns}
     if policy.passing(right, purpose) is not Passing.AT_ONCE:
         return {"state": State.DECIDING, "steps": [_step(State.DECIDING, now)], **columns}
     return {

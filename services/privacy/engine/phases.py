@@ -21,6 +21,7 @@ from libs.common.outbox import publish_all
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, State
 from services.privacy.engine.tasks import RUNS, SOURCE, ids_of, is_led, task, verb_of
+from services.privacy.models import Request
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,13 @@ _EXPECT_CHECKS = text("""
 async def begin(
     session: AsyncSession,
     store_id: UUID,
-    requests: Sequence[Row[Any]],
+    requests: Sequence[Row[Any] | Request],
     state: State,
     *,
     expected: Iterable[str],
 ) -> None:
     """Ask everybody what the phase asks, or the keyring first. The requests are in `state` already."""
-    by_right: dict[Right, list[Row[Any]]] = defaultdict(list)
+    by_right: dict[Right, list[Row[Any] | Request]] = defaultdict(list)
     for request in requests:
         by_right[Right(request.claim)].append(request)
     for right, of_right in by_right.items():
@@ -82,7 +83,7 @@ async def begin(
 async def _begin(
     session: AsyncSession,
     store_id: UUID,
-    requests: Sequence[Row[Any]],
+    requests: Sequence[Row[Any] | Request],
     verb: Verb,
     *,
     led: bool,

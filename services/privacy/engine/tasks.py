@@ -11,6 +11,7 @@ from libs.common.events.privacy import Proposal, TaskIssued, Verb
 from libs.common.personal.data import Sealed
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import KEYRING_LEADS, State, TaskState
+from services.privacy.models import Request
 
 SOURCE = "privacy"
 COLUMNS = (
@@ -79,11 +80,13 @@ def task(request: Row[Any], verb: Verb, *, attempt: int = 1, participants: Seque
         category=request.category,
         portable=request.claim == Right.PORTABILITY,
         order_number=request.order_number if verb is Verb.RECOGNISE else None,
-        proposal=None if request.proposal is None else Sealed(Proposal, request.proposal),
+        proposal=Sealed(Proposal, request.proposal)
+        if isinstance(request.proposal, bytes)
+        else request.proposal,
     )
 
 
-def ids_of(requests: Iterable[Row[Any]]) -> list[UUID]:
+def ids_of(requests: Iterable[Row[Any] | Request]) -> list[UUID]:
     """In the order in which rows are locked."""
     return sorted(request.id for request in requests)
 

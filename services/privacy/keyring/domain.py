@@ -27,7 +27,7 @@ class Grant:
 
 
 def _own(*retentions: Retention, purposes: tuple[Purpose, ...]) -> Mapping[Purpose, frozenset[Retention]]:
-    return dict.fromkeys(purposes, frozenset(retentions)) | _rights(*retentions)
+    return {**dict.fromkeys(purposes, frozenset(retentions)), **_rights(*retentions)}
 
 
 def _rights(*retentions: Retention) -> Mapping[Purpose, frozenset[Retention]]:

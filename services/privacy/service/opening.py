@@ -138,12 +138,11 @@ async def open_request(
     made = await session.scalar(_insert(asking, policy, now))
     if made is None:
         return await _join(session, asking, expected=expected, now=now), False
-    row = await decisions.locked(session, made.store_id, made.id)
     if made.state != State.VERIFYING:
         await decisions.notify(session, made, "request-received", now=now)
-        await begin(session, made.store_id, [row], State(made.state), expected=expected)
+        await begin(session, made.store_id, [made], State(made.state), expected=expected)
     elif asking.order_number is not None:
-        await begin(session, made.store_id, [row], State.VERIFYING, expected=expected)
+        await begin(session, made.store_id, [made], State.VERIFYING, expected=expected)
     else:
         await decisions.notify(session, made, "confirm-request", now=now)
     return made, True

@@ -104,7 +104,8 @@ async def test_whoever_waits_for_a_key_that_comes_restricted_gets_the_next_one(
         person = {"store": store, "subject": subject, "id": uuid4()}
         await session.execute(
             text(
-                "INSERT INTO subject (store_id, subject_id, generation, generation_id) VALUES (:store, :subject, 1, :id)"
+                "INSERT INTO subject (store_id, subject_id, generation, generation_id)"
+                " VALUES (:store, :subject, 1, :id)"
             ),
             person,
         )
@@ -204,7 +205,7 @@ async def test_an_objection_ends_with_the_generation(keyring: RunningKeyring) ->
     assert await open_one(keyring, "orders", again.key_id, Purpose.SUPPORT) == again
 
 
-@pytest.mark.parametrize("purpose", OPENS_DESPITE_RESTRICTION)
+@pytest.mark.parametrize("purpose", sorted(OPENS_DESPITE_RESTRICTION))
 async def test_nobody_objects_to_what_serves_their_rights(keyring: RunningKeyring, purpose: Purpose) -> None:
     item = {
         "store_id": str(uuid4()), "subject_id": str(uuid4()), "generation": 1, "purpose": purpose, "objected": True,
