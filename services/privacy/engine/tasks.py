@@ -66,7 +66,9 @@ class Answer:
     content: Mapping[str, Any]
 
 
-def task(request: Row[Any], verb: Verb, *, attempt: int = 1, participants: Sequence[str] = ()) -> TaskIssued:
+def task(
+    request: Row[Any] | Request, verb: Verb, *, attempt: int = 1, participants: Sequence[str] = ()
+) -> TaskIssued:
     """What everybody, or who has not answered yet, is asked."""
     return TaskIssued(
         request_id=request.id,
