@@ -9,6 +9,7 @@ from sqlalchemy import Row
 
 from libs.common.events.privacy import Proposal, TaskIssued, Verb
 from libs.common.personal.data import Sealed
+from libs.common.personal.vocabulary import Category, Purpose
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import KEYRING_LEADS, State, TaskState
 from services.privacy.models import Request
@@ -78,8 +79,8 @@ def task(
         round=request.round,
         attempt=attempt,
         participants=list(participants),
-        purpose=request.purpose,
-        category=request.category,
+        purpose=Purpose(request.purpose) if request.purpose else None,
+        category=Category(request.category) if request.category else None,
         portable=request.claim == Right.PORTABILITY,
         order_number=request.order_number if verb is Verb.RECOGNISE else None,
         proposal=Sealed(Proposal, request.proposal)
