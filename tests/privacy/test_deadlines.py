@@ -158,6 +158,7 @@ def test_the_time_does_not_run_before_verification_except_in_california() -> Non
     assert (asked.due_on, asked.latest, asked.schedule(), asked.following(received)) == (None, None, [], None)
     assert asked.acknowledge_by is None
     assert ccpa(received).due_on == date(2026, 4, 16)
+    assert (asked.begun_at, ccpa(received).begun_at) == (None, received)
 
 
 # --- Any date --------------------------------------------------------------------------------------------
@@ -375,6 +376,8 @@ def test_what_was_waited_before_verification_is_not_waited_twice() -> None:
     verified_on = date(2026, 3, 2)
     assert days_waited([Stop(noon(2026, 2, 1), noon(2026, 2, 20))], PARIS, begun_on=verified_on) == 0
     assert days_waited([Stop(noon(2026, 2, 1), noon(2026, 3, 4))], PARIS, begun_on=verified_on) == 2
+    waited = replace(gdpr(noon(2026, 3, 2)), stops=[Stop(noon(2026, 2, 1), noon(2026, 2, 20))])
+    assert waited.due_on == date(2026, 4, 2)
 
 
 def test_waiting_for_the_requester_does_not_move_california() -> None:
