@@ -204,7 +204,6 @@ def problem_types() -> list[type[Problem]]:
     for service in SERVICES:
         import_module(f"services.{service}.app")
     import_module("services.privacy.keyring.app")
-    import_module("services.privacy.domain.deadlines")
     found: dict[str, type[Problem]] = {}
     waiting: list[type[Problem]] = [Problem]
     while waiting:
