@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, impersonal, ring_after_commit
 from libs.common.personal.data import KINDS, PersonalData, Sealed
-from libs.common.personal.vault import KeyDestroyed, KeyRestricted
+from libs.common.personal.errors import KeyDestroyed, KeyObjected, KeyRestricted
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 from libs.common.worker import Duty, Work
 
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 CHANNEL = "letters"
 _LEASE = timedelta(minutes=2)
 _GIVEN_UP_AFTER = 20
+_LONGEST_PAUSE = 600
 
 
 class Letter(
@@ -128,10 +129,10 @@ async def _send(work: Work, row: Any) -> None:
         letter = await work.vault.open(
             box, store_id=row.store_id, subject_id=row.subject_id, purpose=box.model.purposes[0]
         )
-    except KeyDestroyed:
+    except (KeyDestroyed, KeyObjected):
         return await _forget(work, row.id)
     except KeyRestricted:
-        return None
+        return await _hold(work, row.id)
     try:
         await _deliver(work, letter, row.id)
     except (aiosmtplib.SMTPException, OSError) as error:
@@ -186,7 +187,19 @@ async def _try_again(work: Work, letter_id: UUID, attempts: int) -> None:
             text(
                 "UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :pause) WHERE id = :id"
             ),
-            {"id": letter_id, "pause": min(600, 2**attempts)},
+            {"id": letter_id, "pause": min(_LONGEST_PAUSE, 2**attempts)},
+        )
+
+
+async def _hold(work: Work, letter_id: UUID) -> None:
+    """While its person is on hold a letter waits, however long that takes: not one of its attempts is used up."""
+    async with work.database.platform_session() as session:
+        await session.execute(
+            text(
+                "UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :pause), "
+                "attempts = attempts - 1 WHERE id = :id"
+            ),
+            {"id": letter_id, "pause": _LONGEST_PAUSE},
         )
 
 

@@ -12,6 +12,7 @@ import libs.common.inbox
 import libs.common.mail
 import libs.common.outbox
 import libs.common.personal.jobs
+import libs.common.personal.restrictions
 import libs.common.personal.tombstones
 import libs.common.stores  # noqa: F401 - each declares common tables
 from libs.common.db import Base
@@ -153,3 +154,28 @@ def create_first() -> None:
         "outbox", "inbox", "idempotency_record", "known_store", "waiting_letter", "erased_subject",
         "participant_job",
     )  # fmt: skip
+
+
+_SECOND = (
+    """
+    ALTER TABLE participant_job
+        ADD COLUMN portable boolean NOT NULL DEFAULT false,
+        ADD COLUMN proposal bytea
+    """,
+    """
+    CREATE TABLE restricted_subject (
+        store_id uuid NOT NULL,
+        subject_id uuid NOT NULL,
+        generation bigint NOT NULL,
+        restricted_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT pk_restricted_subject PRIMARY KEY (store_id, subject_id, generation)
+    )
+    """,
+)
+
+
+def create_second() -> None:
+    """Whose data is on hold, and what a task to correct something comes with."""
+    for statement in _SECOND:
+        execute(statement)
+    isolate_stores("restricted_subject")

@@ -11,16 +11,15 @@ from libs.common.auth import Caller, Manager, Role, Staff, StoreId, of_store
 from libs.common.events.orders import OrderLine
 from libs.common.http import Cursor, Limit, OpenVault, Page, Session, refusals, set_etag
 from libs.common.idempotency import IdempotencyKey, once
-from libs.common.personal.vault import KeyRestricted
 from services.billing import queries, service
 from services.billing.domain import Account, EntryKind, Method, State
-from services.billing.kinds import InvoiceContact
 from services.billing.models import Invoice, JournalEntry, Payment, PostingRow, Receivable
 from services.billing.schemas import (
     Balance,
     Balances,
     BookedPayment,
     Buyer,
+    BuyerCorrection,
     EntryView,
     InvoiceSummary,
     InvoiceView,
@@ -142,16 +141,20 @@ async def get_invoice(
 ) -> InvoiceView:
     """A whole invoice, with whom it is for as long as the law keeps that."""
     invoice = await queries.invoice(session, store_id=store_id, invoice_id=invoice_id, person=_person(caller))
+    sealings = await queries.sealings_of(session, invoice)
     await session.commit()
-    contact = await queries.contact_of(vault, invoice)
+    invoiced = await queries.opened(vault, invoice, sealings)
+    contact = invoiced.contact
     set_etag(response, invoice.version)
     return InvoiceView(
         **_summary(invoice),
         seller=Seller(name=invoice.seller_name, country=invoice.seller_country),
-        buyer=Buyer(name=contact.name, address=contact.address)
-        if isinstance(contact, InvoiceContact)
-        else None,
-        on_hold=contact is KeyRestricted,
+        buyer=Buyer(name=contact.name, address=contact.address) if contact is not None else None,
+        corrections=[
+            BuyerCorrection(noted_at=noted_at, name=correction.name, address=correction.address)
+            for noted_at, correction in invoiced.corrections
+        ],
+        on_hold=invoiced.on_hold,
         lines=_lines(invoice.lines),
     )
 

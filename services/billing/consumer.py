@@ -60,4 +60,8 @@ HANDLERS: Handlers = {
     **PARTICIPANT.handlers,
 }
 
-DUTIES = [Duty("early orders", _forget_early_orders, timedelta(hours=1)), *PARTICIPANT.duties]
+DUTIES = [
+    Duty("early orders", _forget_early_orders, timedelta(hours=1)),
+    Duty("invoices on hold", service.complete_invoices, timedelta(minutes=1), channel=service.CHANNEL),
+    *PARTICIPANT.duties,
+]

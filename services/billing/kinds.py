@@ -1,4 +1,4 @@
-"""The kind of box that only billing keeps."""
+"""The kinds of boxes that only billing keeps."""
 
 from typing import Annotated
 
@@ -19,3 +19,15 @@ class InvoiceContact(
 
     name: Annotated[str, Category("user.name"), Field(min_length=1, max_length=200)]
     address: Annotated[Address, Category("user.contact.address")]
+
+
+class CorrectedInvoice(
+    PersonalData,
+    retention=Retention.ACCOUNTING,
+    purposes=[Purpose.ACCOUNTING],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+):
+    """What an invoice should say of who is invoiced: it is issued, so this stands beside it."""
+
+    name: Annotated[str | None, Category("user.name"), Field(min_length=1, max_length=200)] = None
+    address: Annotated[Address | None, Category("user.contact.address")] = None

@@ -14,6 +14,7 @@ from sqlalchemy import (
     SmallInteger,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -23,7 +24,7 @@ from libs.common.db import impersonal
 from libs.common.events.orders import OrderContact
 from libs.common.money import Money
 from libs.common.personal.data import Sealed, SealedColumn
-from services.billing.kinds import InvoiceContact
+from services.billing.kinds import CorrectedInvoice, InvoiceContact
 
 _WORD = impersonal("a fixed word")
 _CURRENCY = impersonal("ISO 4217")
@@ -38,7 +39,8 @@ class Base(db.Base):
 
 
 class Receivable(Base):
-    """What is owed for one order. The contact is here until the order is invoiced or void."""
+    """What is owed for one order. The contact is here until the order is invoiced or void, and beyond its payment
+    while it is on hold: the invoice gets it afterwards."""
 
     __tablename__ = "receivable"
     __table_args__ = (
@@ -47,6 +49,11 @@ class Receivable(Base):
         Index("ix_receivable_listing", "store_id", "placed_at", "order_id"),
         Index("ix_receivable_by_state", "store_id", "state", "placed_at", "order_id"),
         Index("ix_receivable_subject", "store_id", "subject_id"),
+        Index(
+            "ix_receivable_on_hold",
+            "order_id",
+            postgresql_where=text("state = 'paid' AND contact IS NOT NULL"),
+        ),
     )
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -137,6 +144,27 @@ class Invoice(Base):
     def total(self) -> Money:
         """The total in its currency."""
         return Money(amount=self.total_amount, currency=self.currency)
+
+
+class InvoiceCorrection(Base):
+    """What an invoice should say, as its person asked and the store agreed. The invoice itself is not rewritten."""
+
+    __tablename__ = "invoice_correction"
+    __table_args__ = (
+        PrimaryKeyConstraint("request_id", "invoice_id"),
+        Index("ix_invoice_correction_invoice", "store_id", "invoice_id"),
+        Index("ix_invoice_correction_subject", "store_id", "subject_id"),
+    )
+
+    request_id: Mapped[UUID]
+    invoice_id: Mapped[UUID] = mapped_column(ForeignKey("invoice.id"))
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    year: Mapped[int]
+    """Of the invoice: both are kept equally long."""
+    box: Mapped[Sealed[CorrectedInvoice]] = mapped_column(SealedColumn(CorrectedInvoice))
+    noted_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class NumberSeries(Base):

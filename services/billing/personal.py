@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from libs.common.events.orders import OrderContact
-from libs.common.personal.holdings import Holding, OnErase
-from services.billing.kinds import InvoiceContact
-from services.billing.models import Invoice, Receivable
+from libs.common.personal.holdings import Beside, Holding, OnErase, OnRectify
+from services.billing.kinds import CorrectedInvoice, InvoiceContact
+from services.billing.models import Invoice, InvoiceCorrection, Receivable
+from services.billing.service import complete_soon
 
 HOLDINGS: Sequence[Holding] = (
     Holding(
@@ -16,6 +17,7 @@ HOLDINGS: Sequence[Holding] = (
         # What is owed stays owed; to whom it was sold is then no longer known here.
         clears=("subject_id",),
         describe=("number", "placed_at", "state", "amount", "currency", "payment_method", "lines"),
+        on_lift=complete_soon,
     ),
     Holding(
         table=Invoice,
@@ -27,5 +29,16 @@ HOLDINGS: Sequence[Holding] = (
             "number", "issued_at", "total_amount", "currency", "lines", "seller_name", "seller_country",
             "kept_until",
         ),
+        on_rectify=OnRectify.BESIDE,
+        beside=Beside(InvoiceCorrection, by="invoice_id", kind=CorrectedInvoice),
+    ),
+    Holding(
+        table=InvoiceCorrection,
+        box="box",
+        kind=CorrectedInvoice,
+        bucket="year",
+        on_erase=OnErase.CLEAR,
+        describe=("invoice_id", "noted_at"),
+        on_rectify=OnRectify.KEEP,
     ),
 )  # fmt: skip

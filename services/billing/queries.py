@@ -1,6 +1,7 @@
 """What billing shows: receivables, invoices, the ledger. Lists are stable: new rows come before their first part."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -10,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import NotFound, Problem
 from libs.common.http import InvalidCursor, decode_cursor, encode_cursor
+from libs.common.personal.data import Sealed
 from libs.common.personal.vault import KeyDestroyed, KeyRestricted, ToOpen, Vault
 from libs.common.personal.vocabulary import Purpose
 from services.billing.domain import State
-from services.billing.kinds import InvoiceContact
-from services.billing.models import Invoice, JournalEntry, PostingRow, Receivable
+from services.billing.kinds import CorrectedInvoice, InvoiceContact
+from services.billing.models import Invoice, InvoiceCorrection, JournalEntry, PostingRow, Receivable
 
 Row = TypeVar("Row")
 
@@ -87,18 +89,62 @@ async def invoice(
     return found
 
 
-async def contact_of(vault: Vault, invoice: Invoice) -> InvoiceContact | type[Problem]:
-    """Who is invoiced, or KeyDestroyed (erased), or KeyRestricted (on hold). Raises KeyringUnavailable."""
-    if invoice.contact is None or invoice.subject_id is None:
-        return KeyDestroyed
-    [opened] = await vault.open_many(
-        [ToOpen(invoice.contact, invoice.store_id, invoice.subject_id)], purpose=Purpose.ACCOUNTING
+@dataclass(frozen=True, slots=True, repr=False)
+class Sealings:
+    """The boxes of an invoice: whom it is for, and what it should say, the newest last."""
+
+    contact: Sealed[InvoiceContact] | None
+    corrections: Sequence[InvoiceCorrection]
+    waits: bool
+    """It was issued while its person was on hold, and has no contact yet."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Invoiced:
+    """Whom an invoice is for, and what it should say; nobody while that is on hold, or once it is erased."""
+
+    contact: InvoiceContact | None
+    corrections: Sequence[tuple[datetime, CorrectedInvoice]]
+    on_hold: bool
+
+
+async def sealings_of(session: AsyncSession, invoice: Invoice) -> Sealings:
+    """What is to be opened for an invoice."""
+    corrections = await session.scalars(
+        select(InvoiceCorrection)
+        .where(InvoiceCorrection.store_id == invoice.store_id, InvoiceCorrection.invoice_id == invoice.id)
+        .order_by(InvoiceCorrection.noted_at, InvoiceCorrection.request_id)
     )
-    if isinstance(opened, (KeyDestroyed, KeyRestricted)):
-        return type(opened)
-    if isinstance(opened, Problem):
-        raise opened
-    return opened
+    waits = select(Receivable.order_id).where(
+        Receivable.store_id == invoice.store_id,
+        Receivable.order_id == invoice.order_id,
+        Receivable.contact.is_not(None),
+    )
+    return Sealings(invoice.contact, corrections.all(), await session.scalar(waits) is not None)
+
+
+async def opened(vault: Vault, invoice: Invoice, sealings: Sealings) -> Invoiced:
+    """Whom an invoice is for. Raises KeyringUnavailable."""
+    subject_id = invoice.subject_id
+    if sealings.contact is None or subject_id is None:
+        return Invoiced(None, [], sealings.waits)
+    boxes: list[Sealed[Any]] = [sealings.contact, *(one.box for one in sealings.corrections)]
+    outcomes = await vault.open_many(
+        [ToOpen(box, invoice.store_id, subject_id) for box in boxes], purpose=Purpose.ACCOUNTING
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, Problem) and not isinstance(outcome, (KeyDestroyed, KeyRestricted)):
+            raise outcome
+    contact, *corrections = outcomes
+    return Invoiced(
+        contact if isinstance(contact, InvoiceContact) else None,
+        [
+            (one.noted_at, correction)
+            for one, correction in zip(sealings.corrections, corrections, strict=True)
+            if isinstance(correction, CorrectedInvoice)
+        ],
+        isinstance(contact, KeyRestricted),
+    )
 
 
 def _of_person(statement: Any, person: tuple[UUID, int] | None) -> Any:

@@ -85,11 +85,22 @@ class Buyer(BaseModel):
     address: Address
 
 
+class BuyerCorrection(BaseModel):
+    """What an invoice should say of who is invoiced. Null where it is right as it is."""
+
+    noted_at: datetime
+    name: str | None
+    address: Address | None
+
+
 class InvoiceView(InvoiceSummary):
     """A whole invoice."""
 
     seller: Seller
     buyer: Buyer | None = Field(description="Null when this person's data was erased or is on hold.")
+    corrections: list[BuyerCorrection] = Field(
+        description="Kept beside the invoice, which is issued and stays as it is; the newest last."
+    )
     on_hold: bool = Field(False, description="The person has had the processing of their data restricted.")
     lines: list[OrderLine]
 

@@ -10,17 +10,19 @@ from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import Database
+from libs.common.db import Database, ring_after_commit
 from libs.common.errors import NotFound
 from libs.common.events import Received
 from libs.common.events.billing import InvoiceIssued, PaymentReceived
 from libs.common.events.orders import OrderContact, OrderPlaced
 from libs.common.outbox import publish_all
 from libs.common.personal.data import Sealed
+from libs.common.personal.holdings import Person
 from libs.common.personal.tombstones import Subject, erased_among
-from libs.common.personal.vault import KeyDestroyed, SubjectErased, Vault
+from libs.common.personal.vault import KeyDestroyed, KeyRestricted, SubjectErased, Vault
 from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.stores import KnownStore, known_store
+from libs.common.worker import Work
 from services.billing import domain
 from services.billing.domain import Due, EntryKind, Method, Posting, State
 from services.billing.kinds import InvoiceContact
@@ -136,6 +138,8 @@ class Buyer:
 
     person: Subject | None
     contact: Sealed[InvoiceContact] | None
+    on_hold: bool = False
+    """Their data may not be used at present: the invoice is issued, and gets its contact afterwards."""
 
 
 async def buyer_of(
@@ -143,8 +147,7 @@ async def buyer_of(
 ) -> Buyer:
     """Reseal the contact of an order for its invoice, under the key of this year's accounting.
 
-    Ends the session's transaction before it asks the keyring. Raises NotFound, KeyRestricted,
-    KeyringUnavailable.
+    Ends the session's transaction before it asks the keyring. Raises NotFound, KeyringUnavailable.
     """
     receivable = await session.scalar(_receivable_of(store_id, order_id))
     if receivable is None:
@@ -153,18 +156,22 @@ async def buyer_of(
     if receivable.subject_id is None:
         return Buyer(None, None)
     person = (store_id, receivable.subject_id, receivable.generation)
-    box = receivable.contact
-    return Buyer(person, await _resealed(vault, box, person, now) if box is not None else None)
+    if receivable.contact is None:
+        return Buyer(person, None)
+    try:
+        return Buyer(person, await _resealed(vault, receivable.contact, person, _year(now)))
+    except KeyRestricted:
+        return Buyer(person, None, on_hold=True)
 
 
 async def _resealed(
-    vault: Vault, box: Sealed[OrderContact], person: Subject, now: datetime
+    vault: Vault, box: Sealed[OrderContact], person: Subject, year: int
 ) -> Sealed[InvoiceContact] | None:
     store_id, subject_id, generation = person
     try:
         contact = await vault.open(box, store_id=store_id, subject_id=subject_id, purpose=Purpose.ACCOUNTING)
         invoiced = InvoiceContact(name=contact.name, address=contact.address)
-        sealed = await vault.seal(invoiced, store_id=store_id, subject_id=subject_id, bucket=str(_year(now)))
+        sealed = await vault.seal(invoiced, store_id=store_id, subject_id=subject_id, bucket=str(year))
     except (KeyDestroyed, SubjectErased):
         return None
     # Whoever came back after an erasure is a new generation, and what was theirs before stays erased.
@@ -198,7 +205,9 @@ async def settle(
         receivable.placed_at.astimezone(UTC).date(),
     )  # fmt: skip
     domain.check_payment(due, payment.amount, received_on=payment.received_on, today=now.date())
+    on_hold = receivable.contact if buyer.on_hold and not is_erased else None
     _move(receivable, State.PAID)
+    receivable.contact = on_hold
     invoice_sequence, entry_number = await _next_numbers(session, store_id, _year(now))
     booked = _payment(receivable, payment, recorded_by=recorded_by, now=now)
     invoice = _invoice(receivable, store, invoice_sequence, now=now)
@@ -344,3 +353,59 @@ def _announced(
 
 def _year(now: datetime) -> int:
     return now.astimezone(UTC).year
+
+
+# --- Invoices of people on hold --------------------------------------------------------------------------
+
+CHANNEL = "invoices_on_hold"
+"""NOTIFY channel: somebody is on hold no more."""
+_AT_ONCE = 500
+
+
+async def complete_soon(session: AsyncSession, _store_id: UUID, _people: Sequence[Person]) -> None:
+    """After a restriction was lifted: the invoices issued meanwhile are still without a contact."""
+    ring_after_commit(session, CHANNEL)
+
+
+async def complete_invoices(work: Work) -> int:
+    """Put on invoices whom they are for, where that was on hold when they were issued and is not any more."""
+    after = UUID(int=0)
+    while waiting := await _on_hold(work.database, after):
+        for receivable in waiting:
+            await _complete(work, receivable)
+        after = waiting[-1].order_id
+    return 0
+
+
+async def _on_hold(database: Database, after: UUID) -> Sequence[Receivable]:
+    async with database.platform_session() as session:
+        waiting = await session.scalars(
+            select(Receivable)
+            .where(Receivable.state == State.PAID.value, Receivable.contact.is_not(None))
+            .where(Receivable.order_id > after)
+            .order_by(Receivable.order_id)
+            .limit(_AT_ONCE)
+        )
+        return waiting.all()
+
+
+async def _complete(work: Work, waiting: Receivable) -> None:
+    store_id, order_id = waiting.store_id, waiting.order_id
+    if waiting.subject_id is None or waiting.contact is None:
+        return
+    person = (store_id, waiting.subject_id, waiting.generation)
+    async with work.database.session(store_id) as session:
+        year = await session.scalar(select(Invoice.year).where(Invoice.order_id == order_id))
+    try:
+        contact = await _resealed(work.vault, waiting.contact, person, year or _year(waiting.placed_at))
+    except KeyRestricted:
+        return
+    async with work.database.session(store_id) as session:
+        is_erased = bool(await erased_among(session, [person]))
+        receivable = await session.scalar(_receivable_of(store_id, order_id).with_for_update())
+        invoice = await session.scalar(select(Invoice).where(Invoice.order_id == order_id).with_for_update())
+        if receivable is None or receivable.contact is None or invoice is None:
+            return
+        receivable.contact = None
+        invoice.contact = None if is_erased else contact
+        invoice.version += 1

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from libs.common.inbox import Handlers
 from libs.common.mail import SENDING
 from libs.common.personal.participant import Participant
+from libs.common.personal.restrictions import is_restricted
 from libs.common.worker import Duty, Work
 from services.identity.keys import forget_retired
 from services.identity.parts import now
@@ -17,8 +18,9 @@ PARTICIPANT = Participant(service="identity", holdings=HOLDINGS, settings=Settin
 
 _EXPIRED = (
     text("DELETE FROM attempts WHERE expires_at < :now"),
-    text("DELETE FROM sign_up WHERE expires_at < :now"),
-    text("DELETE FROM account_session WHERE expires_at < :now"),
+    # Nothing of a person is deleted by a timer while it is on hold (GDPR, Art. 18(2)).
+    text(f"DELETE FROM sign_up WHERE expires_at < :now AND NOT {is_restricted('sign_up')}"),  # noqa: S608
+    text(f"DELETE FROM account_session WHERE expires_at < :now AND NOT {is_restricted('account_session')}"),  # noqa: S608
 )
 
 

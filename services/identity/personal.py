@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase
+from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify
 from services.identity.kinds import Credentials, Profile
 from services.identity.models import Account, AccountSession, SignUp
 
@@ -18,14 +18,23 @@ HOLDINGS: Sequence[Holding] = (
         kind=Profile,
         on_erase=OnErase.DELETE,
         describe=("started_at", "used_at"),
+        # Its link went to the address it names, and proves that this very address is theirs.
+        on_rectify=OnRectify.KEEP,
     ),
-    Holding(table=SignUp, box="credentials", kind=Credentials, on_erase=OnErase.DELETE),
+    Holding(
+        table=SignUp,
+        box="credentials",
+        kind=Credentials,
+        on_erase=OnErase.DELETE,
+        on_rectify=OnRectify.KEEP,
+    ),
     Holding(
         table=Account,
         box="profile",
         kind=Profile,
         on_erase=OnErase.DELETE,
         describe=("id", "confirmed_at"),
+        indexes={"email_index": ("email", "email")},
     ),
     Holding(table=Account, box="credentials", kind=Credentials, on_erase=OnErase.DELETE),
 )

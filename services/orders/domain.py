@@ -192,10 +192,15 @@ def cancel(order: Standing) -> Standing:
     return replace(order, state=State.CANCELLED)
 
 
+def is_under_way(order: Standing) -> bool:
+    """Whether the goods are to leave: it is paid, or confirmed when it is to be paid on delivery."""
+    on_delivery = order.state is State.AWAITING_PAYMENT and order.payment_method == "payment_on_delivery"
+    return order.state is State.PAID or on_delivery
+
+
 def fulfil(order: Standing) -> Standing:
     """The goods leave. Raises CannotBeFulfilled."""
-    on_delivery = order.state is State.AWAITING_PAYMENT and order.payment_method == "payment_on_delivery"
-    if order.state is not State.PAID and not on_delivery:
+    if not is_under_way(order):
         raise CannotBeFulfilled
     return replace(order, state=State.FULFILLED)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from libs.common.events.orders import OrderContact
 from libs.common.personal.holdings import Attached, Holding, OnErase
 from services.orders.models import Order, OrderLine
-from services.orders.service.orders import cancel_open_orders
+from services.orders.service.orders import cancel_open_orders, orders_under_way
 
 HOLDINGS: Sequence[Holding] = (
     Holding(
@@ -19,6 +19,9 @@ HOLDINGS: Sequence[Holding] = (
         attached=[
             Attached(OrderLine, by="order_id", describe=("sku", "title", "quantity", "unit_price")),
         ],
+        order_number="number",
+        indexes={"email_index": ("email", "email")},
         before_erase=cancel_open_orders,
+        obligations=orders_under_way,
     ),
 )

@@ -30,6 +30,7 @@ def _create_tables(connection: Connection, role: str) -> None:
     connection.execute(text("CREATE TABLE alembic_version (version_num varchar)"))
     with Operations.context(MigrationContext.configure(connection)):
         tables.create_first()
+        tables.create_second()
     # What a test's own handler does: one row an effect, in the order of the effects.
     connection.execute(
         text("CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, subject text, number int)")

@@ -17,13 +17,13 @@ from sqlalchemy import ARRAY, Row, Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Problem, Unavailable
-from libs.common.events.privacy import CHUNK_BYTES, ExportChunk, ExportedRecords
+from libs.common.events.privacy import CHUNK_BYTES, ExportChunk, ExportedRecords, Verb
 from libs.common.personal.data import PersonalData, Sealed, categories
 from libs.common.personal.erasure import Asked, asked_table, belongs_to, parameters
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted
 from libs.common.personal.holdings import Attached, Holding
 from libs.common.personal.vault import ToOpen, ToSeal, Vault
-from libs.common.personal.vocabulary import Purpose
+from libs.common.personal.vocabulary import LegalBasis, Purpose
 
 _PAGE = 500
 # JSON inside the box, which adds the names of fields and 45 bytes.
@@ -39,6 +39,19 @@ class Unreadable(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+_PORTABLE = frozenset({LegalBasis.CONSENT, LegalBasis.CONTRACT})
+
+
+def shown(holdings: Iterable[Holding], *, portable: bool) -> list[Holding]:
+    """What an export shows; a portable one only what the person gave, by consent or for a contract (Art. 20(1)(a))."""
+    return [
+        holding
+        for holding in holdings
+        if holding.exported
+        and (not portable or (holding.kind is not None and holding.kind.legal_basis in _PORTABLE))
+    ]
 
 
 async def records_of(
@@ -167,11 +180,17 @@ class Gathering:
     round: int
     traceparent: str | None = None
     """The trace that the task came with."""
+    portable: bool = False
     counts: Counter[str] = field(default_factory=Counter[str])
     sent: int = 0
     _waiting: list[Record] = field(default_factory=list[Record])
     _size: int = 0
     _digest: Any = field(default_factory=sha256)
+
+    @property
+    def verb(self) -> Verb:
+        """What was asked."""
+        return Verb.EXPORT
 
     def add(self, record: Record) -> list[Record]:
         """Take a record in; returns the records of a chunk that is full without it, if so. Raises Unreadable."""
@@ -203,7 +222,7 @@ class Gathering:
 
     def anew(self) -> "Gathering":
         """The same request, from the beginning."""
-        return Gathering(self.asked, self.round, self.traceparent)
+        return Gathering(self.asked, self.round, self.traceparent, self.portable)
 
     @property
     def digest(self) -> str:

@@ -15,7 +15,7 @@ reported when its person is erased and not touched.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -24,8 +24,8 @@ from sqlalchemy import Column, Enum, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
-from libs.common.personal.data import PersonalData, SealedColumn
-from libs.common.personal.vocabulary import Bucket, Retention
+from libs.common.personal.data import PersonalData, SealedColumn, categories
+from libs.common.personal.vocabulary import Bucket, Category, Purpose, Retention
 
 
 class OnErase(StrEnum):
@@ -39,6 +39,17 @@ class OnErase(StrEnum):
     """The row is on its way to the person, an answer to the request itself for instance, and ends when it arrives."""
 
 
+class OnRectify(StrEnum):
+    """What becomes of a box when its person has something corrected (GDPR, Art. 16)."""
+
+    RESEAL = "reseal"
+    """The box is sealed anew, under the same key, with what is right."""
+    BESIDE = "beside"
+    """What was issued is not rewritten: a correction is kept beside it and shown with it."""
+    KEEP = "keep"
+    """It says what somebody asked for or confirmed at the time, and ends by itself."""
+
+
 class Person(NamedTuple):
     """A person's life at a store up to and including one generation."""
 
@@ -46,9 +57,12 @@ class Person(NamedTuple):
     generation: int
 
 
-BeforeErase = Callable[[AsyncSession, UUID, Sequence[Person]], Awaitable[None]]
-"""`async hook(session, store_id, people)`: a rule of the service's own, in the transaction of the erasure and
-before the rows change. Like every handler it may publish events, and calls no network."""
+Hook = Callable[[AsyncSession, UUID, Sequence[Person]], Awaitable[None]]
+"""`async hook(session, store_id, people)`: a rule of the service's own, in the transaction of a task. Like every
+handler it may publish events, and calls no network."""
+
+Obligations = Callable[[AsyncSession, UUID, Sequence[Person]], Awaitable[Mapping[Person, Sequence[str]]]]
+"""`async hook(session, store_id, people)`: why somebody should look before a person is erased, in fixed words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,26 @@ class Attached:
     by: str
     describe: tuple[str, ...] = ()
     delete: bool = False
+
+    @property
+    def sql(self) -> Table:
+        """The table itself."""
+        return cast(Table, self.table.__table__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Where corrections of what is not rewritten are kept, one row for each request and row; `by` is the column that
+    names the `id` of the row.
+
+    The table has `request_id`, `store_id`, `subject_id`, `generation`, the holding's bucket and a `box` of `kind`,
+    which has the fields that can be corrected under the same names, none of them required. It has a holding of its
+    own that KEEPs what it says.
+    """
+
+    table: type[DeclarativeBase]
+    by: str
+    kind: type[PersonalData]
 
     @property
     def sql(self) -> Table:
@@ -94,13 +128,35 @@ class Holding:
     attached: Sequence[Attached] = ()
     exported: bool = True
     """False for what is itself an answer on its way to the person."""
-    before_erase: BeforeErase | None = None
+    order_number: str | None = None
+    """The column with the number of an order, by which its buyer can be recognised."""
+    indexes: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    """Blind indexes that follow a correction: by column, the field of the box and the name given to `blind_index`."""
+    on_rectify: OnRectify = OnRectify.RESEAL
+    beside: Beside | None = None
+    """For OnRectify.BESIDE: where the corrections go."""
+    before_erase: Hook | None = None
+    """Before the rows change."""
+    obligations: Obligations | None = None
+    on_restrict: Hook | None = None
+    """What the service must stop or show; that the keyring opens nothing it knows by itself."""
+    on_lift: Hook | None = None
+    on_object: Hook | None = None
+    """After an objection to a purpose of the kind."""
 
     def __post_init__(self) -> None:
-        for name in ("store_id", "subject_id", "generation", *self.clears, *self.describe):
+        named = (
+            *self.clears,
+            *self.describe,
+            *self.indexes,
+            *((self.order_number,) if self.order_number else ()),
+        )
+        for name in ("store_id", "subject_id", "generation", *named):
             self.column(name)
         if (self.box is None) != (self.kind is None):
             raise TypeError(f"{self.name}: a box and its kind are named together")
+        if (self.on_rectify is OnRectify.BESIDE) != (self.beside is not None):
+            raise TypeError(f"{self.name}: corrections go beside a row where it says so, and nowhere else")
         sealed = self.column(self.box).type if self.box is not None else None
         if isinstance(sealed, SealedColumn) and sealed.model is not self.kind:
             raise TypeError(f"{self.name}.{self.box} holds boxes of another kind")
@@ -137,6 +193,20 @@ class Holding:
     def kept_by_law(self) -> bool:
         """Whether an erasure leaves these rows in place and says until when."""
         return self.retention is not None and self.retention.period.kept_by_law
+
+    @property
+    def is_rectified(self) -> bool:
+        """Whether what a box holds can be corrected."""
+        return self.kind is not None and self.exported and self.on_rectify is not OnRectify.KEEP
+
+    def is_about(self, purpose: Purpose | None, category: Category | None) -> bool:
+        """Whether a box is used for `purpose` and holds something of `category`; None means any."""
+        if self.kind is None:
+            return purpose is None and category is None
+        fields = self.kind.model_fields.values()
+        return (purpose is None or purpose in self.kind.purposes) and (
+            category is None or any(category.includes(one) for field in fields for one in categories(field))
+        )
 
     @property
     def emptied(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """What a participant was asked and what it answered: a task issued again gets the same answer again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Index, PrimaryKeyConstraint, func, text
@@ -12,17 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, Database, fetch, impersonal, ring_after_commit
-from libs.common.events.privacy import TaskAnswered, TaskIssued, Verb
+from libs.common.events.privacy import Proposal, TaskAnswered, TaskIssued, Verb
+from libs.common.personal.data import Sealed, SealedColumn
 from libs.common.personal.erasure import Asked
-from libs.common.personal.export import Gathering
 from libs.common.telemetry import traceparent_of
 
 CHANNEL = "participant_jobs"
-"""NOTIFY channel: an export is waiting."""
+"""NOTIFY channel: something that opens boxes is waiting."""
 _LEASE_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 600.0
 AT_ONCE = 50
-"""Exports that are made together."""
+"""Jobs that are taken up together."""
 
 
 class ParticipantJob(Base):
@@ -47,6 +47,8 @@ class ParticipantJob(Base):
     next_try_at: Mapped[datetime | None]
     traceparent: Mapped[str | None] = mapped_column(info=impersonal("W3C trace context"))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    portable: Mapped[bool] = mapped_column(server_default="false")
+    proposal: Mapped[Sealed[Proposal] | None] = mapped_column(SealedColumn(Proposal))
 
 
 class Announcement(Base):
@@ -99,7 +101,7 @@ _SAVE = """
     SELECT request_id, verb, $1, round, CAST(answer AS jsonb)
     FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::text[]) AS given (request_id, verb, round, answer)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, answer = excluded.answer,
-        subject_id = NULL, generation = NULL, next_try_at = NULL
+        subject_id = NULL, generation = NULL, next_try_at = NULL, proposal = NULL
     WHERE job.round <= excluded.round
 """
 
@@ -119,54 +121,86 @@ async def save(session: AsyncSession, store_id: UUID, answers: Sequence[TaskAnsw
 
 _NOTE = """
     INSERT INTO participant_job AS job
-        (request_id, verb, store_id, round, subject_id, generation, traceparent, next_try_at)
-    SELECT request_id, $1, $2, round, subject_id, generation, traceparent, now()
-    FROM unnest($3::uuid[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[])
-        AS task (request_id, round, subject_id, generation, traceparent)
+        (request_id, verb, store_id, round, subject_id, generation, traceparent, portable, proposal, next_try_at)
+    SELECT request_id, verb, $1, round, subject_id, generation, traceparent, portable, proposal, now()
+    FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[], $8::boolean[], $9::bytea[])
+        AS task (request_id, verb, round, subject_id, generation, traceparent, portable, proposal)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, subject_id = excluded.subject_id,
         generation = excluded.generation, answer = NULL, attempts = 0, next_try_at = excluded.next_try_at,
-        issued_at = excluded.issued_at
+        issued_at = excluded.issued_at, portable = excluded.portable, proposal = excluded.proposal
     WHERE job.round < excluded.round
 """
 
 
 async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]) -> None:
-    """Keep exports to be made, and wake the duty that makes them."""
+    """Keep what takes opening boxes, and wake the duty that does it."""
     if not tasks:
         return
     await fetch(
-        session, _NOTE, Verb.EXPORT.value, store_id,
+        session, _NOTE, store_id,
         [task.request_id for task in tasks],
+        [task.verb.value for task in tasks],
         [task.round for task in tasks],
         [task.subject_id for task in tasks],
         [task.generation for task in tasks],
         [traceparent_of(str(task.request_id)) for task in tasks],
+        [task.portable for task in tasks],
+        [task.proposal.payload if task.proposal is not None else None for task in tasks],
     )  # fmt: skip
     ring_after_commit(session, CHANNEL)
 
 
-# --- Exports under way -----------------------------------------------------------------------------------
+# --- Under way -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task that takes opening boxes."""
+
+    asked: Asked
+    verb: Verb
+    round: int
+    traceparent: str | None = None
+    """The trace that the task came with."""
+    portable: bool = False
+    proposal: Sealed[Proposal] | None = None
+
+
+class UnderWay(Protocol):
+    """What is being done for one request: a job, or what became of it."""
+
+    @property
+    def asked(self) -> Asked: ...  # noqa: D102
+    @property
+    def verb(self) -> Verb: ...  # noqa: D102
+    @property
+    def round(self) -> int: ...  # noqa: D102
+
 
 _CLAIM = text("""
     UPDATE participant_job SET next_try_at = now() + make_interval(secs => :lease), attempts = attempts + 1
     WHERE (request_id, verb) IN (
-        SELECT request_id, verb FROM participant_job WHERE answer IS NULL AND next_try_at <= now()
+        SELECT request_id, verb FROM participant_job
+        WHERE answer IS NULL AND next_try_at <= now() AND verb = ANY(CAST(:verbs AS text[]))
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING request_id, store_id, subject_id, generation, round, traceparent
+    RETURNING request_id, verb, store_id, subject_id, generation, round, traceparent, portable, proposal
 """)
 
 
-async def claim(database: Database) -> list[Gathering]:
-    """Exports whose time has come, for this worker alone until the lease ends."""
+async def claim(database: Database, verbs: Iterable[Verb]) -> list[Job]:
+    """Jobs whose time has come, for this worker alone until the lease ends."""
     async with database.platform_session() as session:
-        rows = await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": AT_ONCE})
+        values = {"lease": _LEASE_SECONDS, "limit": AT_ONCE, "verbs": list(verbs)}
         return [
-            Gathering(
+            Job(
                 Asked(row.request_id, row.store_id, row.subject_id, row.generation),
+                Verb(row.verb),
                 row.round,
                 row.traceparent,
+                row.portable,
+                Sealed(Proposal, row.proposal) if row.proposal is not None else None,
             )
-            for row in rows
+            for row in await session.execute(_CLAIM, values)
         ]
 
 
@@ -174,35 +208,36 @@ _HOLD = text("""
     UPDATE participant_job SET next_try_at = now() + make_interval(secs => :lease)
     WHERE (request_id, verb) IN (
         SELECT job.request_id, job.verb FROM participant_job AS job
-        JOIN unnest(CAST(:requests AS uuid[]), CAST(:rounds AS bigint[])) AS held (request_id, round)
-            USING (request_id, round)
-        WHERE job.verb = :verb AND job.answer IS NULL ORDER BY job.request_id FOR UPDATE OF job)
+        JOIN unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[]), CAST(:rounds AS bigint[]))
+            AS held (request_id, verb, round) USING (request_id, verb, round)
+        WHERE job.answer IS NULL ORDER BY job.request_id, job.verb FOR UPDATE OF job)
     RETURNING request_id
 """)
 
 
-async def hold(session: AsyncSession, gatherings: Sequence[Gathering]) -> set[UUID]:
+async def hold(session: AsyncSession, under_way: Iterable[UnderWay]) -> set[UUID]:
     """The requests that are still to be answered, locked, and theirs for another lease."""
-    return await _pause(session, gatherings, _LEASE_SECONDS)
+    return await _pause(session, under_way, _LEASE_SECONDS)
 
 
-async def _pause(session: AsyncSession, gatherings: Sequence[Gathering], seconds: float) -> set[UUID]:
+async def _pause(session: AsyncSession, under_way: Iterable[UnderWay], seconds: float) -> set[UUID]:
+    jobs = list(under_way)
     values = {
-        "requests": [one.asked.request_id for one in gatherings],
-        "rounds": [one.round for one in gatherings],
-        "verb": Verb.EXPORT.value,
+        "requests": [one.asked.request_id for one in jobs],
+        "verbs": [one.verb for one in jobs],
+        "rounds": [one.round for one in jobs],
         "lease": seconds,
     }
     return set((await session.scalars(_HOLD, values)).all())
 
 
-async def put_back(database: Database, gatherings: Sequence[Gathering]) -> None:
+async def put_back(database: Database, under_way: Iterable[UnderWay]) -> None:
     """Let these be taken up again in a moment: what they needed was away."""
     async with database.platform_session() as session:
-        await _pause(session, gatherings, 2.0)
+        await _pause(session, under_way, 2.0)
 
 
-async def postpone(session: AsyncSession, one: Gathering) -> bool:
+async def postpone(session: AsyncSession, one: UnderWay) -> bool:
     """Try this one again much later. Returns whether it is still to be answered."""
     return bool(await _pause(session, [one], _LONGEST_PAUSE_SECONDS))
 

@@ -7,8 +7,8 @@
     └── KeyringUnavailable 503   try again; keys that are still in memory go on opening
 
 `errors.py` has the rest. Opened keys stay in memory for KEY_SECONDS at most and go at once when
-`privacy.keys-destroyed` arrives: a consumer rings `announce` in its transaction, and every process of the
-service that follows its database drops them.
+`privacy.keys-destroyed` or `privacy.keys-changed` arrives: a consumer rings `announce` in its transaction, and
+every process of the service that follows its database drops them.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.settings import ServiceSettings
 
 __all__ = [
-    "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "SealedFor", "Sealer", "SubjectErased", "ToOpen", "ToSeal",
-    "Vault", "announce", "normalise",
+    "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "Opened", "SealedFor", "Sealer", "SubjectErased",
+    "ToOpen", "ToSeal", "Vault", "announce", "normalise",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ _POLL_SECONDS = 5.0
 _BETWEEN_POLLS = 0.05
 
 M = TypeVar("M", bound=PersonalData)
+N = TypeVar("N", bound=PersonalData)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,18 @@ class ToOpen(Generic[M]):
     box: Sealed[M]
     store_id: UUID
     subject_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Generic[M]):
+    """What a box holds, and the key it lay under."""
+
+    data: M
+    key: DataKey
+
+    def seal(self, data: N) -> Sealed[N]:
+        """A box under the same key: what is on hold stays so, and ends with the rest."""
+        return encrypt(data, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +254,13 @@ class Vault:
 
     async def open_many(self, items: Sequence[ToOpen[M]], *, purpose: Purpose) -> list[M | Problem]:
         """For each item what it holds, or the problem that stands in its place."""
+        opened = await self.open_to_change(items, purpose=purpose)
+        return [one.data if isinstance(one, Opened) else one for one in opened]
+
+    async def open_to_change(
+        self, items: Sequence[ToOpen[M]], *, purpose: Purpose
+    ) -> list[Opened[M] | Problem]:
+        """As `open_many`, with what a change of it is sealed with."""
         keys = await self._keys_to_open({item.box.key_id for item in items}, purpose)
         return [_opened(item, keys[item.box.key_id]) for item in items]
 
@@ -361,12 +381,12 @@ def _sealed(data: M, key: Outcome) -> SealedFor[M] | Problem:
     return SealedFor(encrypt(data, key), key.generation) if isinstance(key, DataKey) else key()
 
 
-def _opened(item: ToOpen[M], key: Outcome) -> M | Problem:
+def _opened(item: ToOpen[M], key: Outcome) -> Opened[M] | Problem:
     if not isinstance(key, DataKey):
         return key()
     if (key.store_id, key.subject_id) != (item.store_id, item.subject_id):
         return BoxDoesNotOpen()
     try:
-        return decrypt(item.box, key)
+        return Opened(decrypt(item.box, key), key)
     except BoxDoesNotOpen as problem:
         return problem

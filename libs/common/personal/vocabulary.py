@@ -47,6 +47,10 @@ class Category(StrEnum):
     PRIVACY_PREFERENCES = "user.privacy_preferences"
     UNIQUE_ID = "user.unique_id"
 
+    def includes(self, other: "Category") -> bool:
+        """Whether `other` is this category or a part of it: `user.contact` includes `user.contact.email`."""
+        return other == self or other.startswith(f"{self}.")
+
 
 class Purpose(StrEnum):
     """Why data is used: what a kind of data declares, and what a service states when it opens a key."""

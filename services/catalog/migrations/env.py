@@ -2,7 +2,7 @@
 from libs.common import idempotency, inbox, mail, outbox, stores  # noqa: F401 - their tables
 from libs.common.db import Base as Common
 from libs.common.migrations import run
-from libs.common.personal import jobs, tombstones  # noqa: F401 - their tables
+from libs.common.personal import jobs, restrictions, tombstones  # noqa: F401 - their tables
 from services.catalog.models import Base
 
 run(Common.metadata, Base.metadata)

@@ -23,7 +23,7 @@ from libs.common.outbox import publish
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.tombstones import guard
-from libs.common.personal.vault import SealedFor, ToSeal
+from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
 from libs.common.personal.vocabulary import Purpose
 from services.identity import throttle
 from services.identity.domain import SIGN_UP_LASTS, LinkNotValid, check_password, normal_password
@@ -257,24 +257,30 @@ async def opened_profile(parts: Parts, *, account: Account) -> Profile | None:
 
 async def change_profile(
     parts: Parts, *, caller: Caller, changes: dict[str, Any], if_match: str | None
-) -> tuple[Account, Profile]:
-    """The account and its profile with the changes. Raises NotFound, KeyRestricted, a problem of If-Match."""
+) -> tuple[Account, Profile | None]:
+    """The account and its profile with the changes. Raises NotFound, a problem of If-Match.
+
+    While it is on hold, to correct what one said of oneself is still one's right (GDPR, Art. 16): the change is
+    sealed under the same key, and shown once the restriction is lifted.
+    """
     account = await account_of(parts, caller=caller)
     require_match(if_match, account.version)
-    profile = await opened_profile(parts, account=account)
-    if profile is None:
-        raise KeyRestricted
-    changed = profile.model_copy(update=changes)
-    sealed = await parts.vault.seal(changed, store_id=account.store_id, subject_id=account.subject_id)
+    shown = await opened_profile(parts, account=account)
+    [opened] = await parts.vault.open_to_change(
+        [ToOpen(account.profile, account.store_id, account.subject_id)], purpose=Purpose.RIGHTS_OF_THE_PERSON
+    )
+    if isinstance(opened, Problem):
+        raise opened
+    changed = opened.data.model_copy(update=changes)
     async with parts.database.session(account.store_id) as session:
-        await guard(session, account.store_id, account.subject_id, sealed.generation)
+        await guard(session, account.store_id, account.subject_id, account.generation)
         current = await session.scalar(_account_of(caller).with_for_update())
-        if current is None or current.generation != sealed.generation:
+        if current is None or current.generation != account.generation:
             raise NotFound
         require_match(if_match, current.version)
-        current.profile = sealed.box
+        current.profile = opened.seal(changed)
         current.version += 1
-    return current, changed
+    return current, changed if shown is not None else None
 
 
 def _account_of(caller: Caller) -> Any:

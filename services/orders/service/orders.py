@@ -79,6 +79,22 @@ async def cancel_open_orders(session: AsyncSession, store_id: UUID, people: Sequ
     await publish_all(session, events, store_id=store_id, source="orders")
 
 
+async def orders_under_way(
+    session: AsyncSession, store_id: UUID, people: Sequence[Person]
+) -> dict[Person, list[str]]:
+    """Whose goods are still to leave: an erasure would take away where they go."""
+    generations = {person.subject_id: person.generation for person in people}
+    rows = await session.scalars(
+        select(Order).where(
+            Order.store_id == store_id,
+            Order.subject_id.in_(generations),
+            Order.state.in_({State.AWAITING_PAYMENT, State.PAID}),
+        )
+    )
+    lives = {(order.subject_id, order.generation) for order in rows if domain.is_under_way(order.standing)}
+    return {person: ["order-under-way"] for person in people if person in lives}
+
+
 async def _locked(session: AsyncSession, store_id: UUID, *which: ColumnElement[bool]) -> Sequence[Order]:
     """In the order of their ids, so that two batches never wait for each other."""
     statement = select(Order).where(Order.store_id == store_id, *which).order_by(Order.id).with_for_update()

@@ -128,6 +128,7 @@ def _create(connection: Connection, role: str) -> None:
     connection.execute(text("CREATE TABLE alembic_version (version_num varchar)"))
     with Operations.context(MigrationContext.configure(connection)):
         tables.create_first()
+        tables.create_second()
         ShopBase.metadata.create_all(connection)
         isolate_stores(*ShopBase.metadata.tables)
     _grant(connection, role)

@@ -1,0 +1,86 @@
+"""Who takes part, with what it holds, and how it signs."""
+
+import logging
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import orjson
+from joserfc.jwk import ECKey
+
+from libs.common.events.privacy import Outcome, Proposal, TaskAnswered
+from libs.common.mail import Letter, RequestLetter, WaitingLetter
+from libs.common.outbox import publish
+from libs.common.personal import jobs
+from libs.common.personal.answers import sign
+from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase
+from libs.common.personal.jobs import ParticipantJob, UnderWay
+from libs.common.personal.restrictions import RestrictedSubject
+from libs.common.settings import ServiceSettings
+from libs.common.worker import Work
+
+logger = logging.getLogger(__name__)
+
+COMMON = (
+    Holding(
+        table=WaitingLetter, box="box", kind=Letter, only={"kind": "Letter"},
+        on_erase=OnErase.DELETE, exported=False,
+    ),
+    Holding(
+        table=WaitingLetter, box="box", kind=RequestLetter, only={"kind": "RequestLetter"},
+        on_erase=OnErase.KEEP, exported=False,
+    ),
+    Holding(
+        table=ParticipantJob, box="proposal", kind=Proposal, bucket="request_id",
+        on_erase=OnErase.DELETE, exported=False,
+    ),
+    Holding(table=RestrictedSubject, on_erase=OnErase.DELETE, exported=False),
+)  # fmt: skip
+"""In every service's database: letters that wait, tasks that open boxes, and who is on hold."""
+
+
+class Part:
+    """A service, what it holds, and the key that signs for it, read from its settings when it is first needed."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        holdings: Iterable[Holding],
+        settings: type[ServiceSettings],
+        copies: Iterable[Copy] = COPIES,
+    ) -> None:
+        self.service = service
+        self.holdings = (*holdings, *COMMON)
+        self.copies = tuple(copies)
+        self._settings = settings
+
+    @cached_property
+    def key(self) -> ECKey:
+        """What this service signs with."""
+        settings = self._settings.model_validate({})
+        return ECKey.import_key(orjson.loads(settings.service_key.get_secret_value()))
+
+    def answer(self, one: UnderWay, outcome: Outcome, **more: Any) -> TaskAnswered:
+        """A signed answer to a job."""
+        answer = TaskAnswered(
+            request_id=one.asked.request_id,
+            verb=one.verb,
+            round=one.round,
+            participant=self.service,
+            outcome=outcome,
+            **more,
+        )
+        return sign(answer, store_id=one.asked.store_id, key=self.key)
+
+    async def fail(self, work: Work, one: UnderWay, reason: str) -> None:
+        """Say so, and go on trying: nobody but us can mend it."""
+        logger.error(
+            "a task fails",
+            extra={"verb": one.verb, "reason": reason, "request_id": str(one.asked.request_id)},
+        )
+        store_id = one.asked.store_id
+        async with work.database.session(store_id) as session:
+            if await jobs.postpone(session, one):
+                failed = self.answer(one, Outcome.FAILED, reason=reason)
+                await publish(session, failed, store_id=store_id, source=self.service)

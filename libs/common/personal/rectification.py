@@ -1,0 +1,353 @@
+"""What a person says is wrong is put right, box by box (GDPR, Art. 16).
+
+Everything is looked at before anything changes: a correction that the model of one box does not take changes
+nothing in this service. Then each box is sealed anew under its own key, a page of rows in a transaction, where
+nobody changed it meanwhile. What was changed meanwhile, or done before a crash, is met again from the beginning:
+a correction that is already there is counted and written no second time.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from sqlalchemy import Row, Select, UniqueConstraint, and_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import Database
+from libs.common.errors import Problem, Unavailable
+from libs.common.events.privacy import Correction
+from libs.common.personal.data import PersonalData, Sealed
+from libs.common.personal.erasure import Asked, asked_table, belongs_to, parameters
+from libs.common.personal.errors import KeyDestroyed
+from libs.common.personal.export import Unreadable
+from libs.common.personal.holdings import Holding, OnRectify
+from libs.common.personal.tombstones import guard
+from libs.common.personal.vault import Opened, ToOpen, Vault
+from libs.common.personal.vocabulary import Category, Purpose
+
+_PAGE = 500
+_SECRET = "user.authorization"  # noqa: S105 - a category
+TAKEN = "taken"
+"""Why a correction was refused that every model takes: what it says must be unique, and is somebody else's."""
+
+
+class Moved(Exception):
+    """A row changed while its correction was under way: begin again."""
+
+
+class Place(NamedTuple):
+    """Where a model has something of a category, by the names of fields, and whether it has a list of it there."""
+
+    path: tuple[str, ...]
+    many: bool
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the corrections of one request come to in this service."""
+
+    corrections: dict[Category, Any]
+    """Those that every box takes; what it should say."""
+    refused: set[Category] = field(default_factory=set[Category])
+    reason: str = ""
+    rows: Counter[str] = field(default_factory=Counter[str])
+    """By table, the boxes that are sealed anew."""
+    beside: Counter[str] = field(default_factory=Counter[str])
+    """By table, the rows that get a correction beside them."""
+
+
+# --- Looking ---------------------------------------------------------------------------------------------
+
+
+async def judge(
+    database: Database,
+    vault: Vault,
+    holdings: Iterable[Holding],
+    asked: Asked,
+    corrections: Iterable[Correction],
+) -> Verdict:
+    """What would change and what is refused; nothing changes. Raises Unreadable, KeyringUnavailable."""
+    verdict = Verdict({one.category: one.value for one in corrections})
+    met: list[tuple[Holding, int]] = []
+    async with database.session(asked.store_id) as session:
+        for holding in _concerned(holdings, verdict.corrections):
+            number = 0
+            async for page in _pages(session, vault, holding, asked):
+                number += len(page)
+                for row, opened in page:
+                    await _judge(session, vault, holding, (row, opened.data), verdict)
+            met.append((holding, number))
+    for category in verdict.refused:
+        del verdict.corrections[category]
+    for holding, number in met:
+        if number and _places_of(holding, verdict.corrections):
+            counts = verdict.beside if holding.on_rectify is OnRectify.BESIDE else verdict.rows
+            counts[holding.name] += number
+    return verdict
+
+
+async def _judge(
+    session: AsyncSession,
+    vault: Vault,
+    holding: Holding,
+    met: tuple[Row[Any], PersonalData],
+    verdict: Verdict,
+) -> None:
+    row, data = met
+    for category in _places_of(holding, verdict.corrections).keys() - verdict.refused:
+        corrected = _corrected(data, {category: verdict.corrections[category]})
+        if corrected is None or category.startswith(_SECRET):
+            verdict.refused.add(category)
+            continue
+        indexes = await _indexes(vault, holding, row.store_id, data, corrected)
+        if await _is_taken(session, holding, row, indexes):
+            verdict.refused.add(category)
+            verdict.reason = TAKEN
+
+
+async def _is_taken(
+    session: AsyncSession, holding: Holding, row: Row[Any], indexes: Mapping[str, bytes | None]
+) -> bool:
+    """Whether another row of the store has, in a column that is unique, what this one would get."""
+    table = holding.sql
+    rules = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
+    for name in indexes.keys() & {column.name for rule in rules for column in rule.columns}:
+        other = select(table.c.store_id).where(
+            table.c.store_id == row.store_id, table.c[name] == indexes[name], ~_is_row(holding, row)
+        )
+        if await session.scalar(other.limit(1)) is not None:
+            return True
+    return False
+
+
+# --- Changing --------------------------------------------------------------------------------------------
+
+
+async def correct(
+    database: Database, vault: Vault, holdings: Iterable[Holding], asked: Asked, verdict: Verdict
+) -> None:
+    """Seal anew what the verdict lets change. To be repeated when it ends early.
+
+    Raises Moved, SubjectErased, Unreadable, KeyringUnavailable.
+    """
+    async with database.session(asked.store_id) as reading:
+        for holding in _concerned(holdings, verdict.corrections):
+            async for page in _pages(reading, vault, holding, asked):
+                changes = [
+                    (row, opened, await _change(vault, holding, row, opened, verdict.corrections))
+                    for row, opened in page
+                ]
+                try:
+                    await _write(database, holding, asked, changes)
+                except IntegrityError:
+                    # Somebody took what is unique since it was judged; judged again, it is refused.
+                    raise Moved from None
+
+
+async def _change(
+    vault: Vault,
+    holding: Holding,
+    row: Row[Any],
+    opened: Opened[PersonalData],
+    corrections: Mapping[Category, Any],
+) -> dict[str, Any]:
+    """The columns that change and what they change to; empty when the box says so already."""
+    places = _places_of(holding, corrections)
+    new = _corrected(opened.data, {category: corrections[category] for category in places})
+    if new is None:
+        raise Unreadable("corrections-contradict")
+    if new == opened.data:
+        return {}
+    if holding.beside is not None:
+        fields = {place.path[0] for found in places.values() for place in found}
+        return {"box": opened.seal(holding.beside.kind.model_validate(new.model_dump(include=fields)))}
+    indexes = await _indexes(vault, holding, row.store_id, opened.data, new)
+    return {str(holding.box): opened.seal(new), **indexes}
+
+
+async def _write(
+    database: Database,
+    holding: Holding,
+    asked: Asked,
+    changes: Sequence[tuple[Row[Any], Opened[PersonalData], Mapping[str, Any]]],
+) -> None:
+    async with database.session(asked.store_id) as session:
+        await guard(session, asked.store_id, asked.subject_id, asked.generation)
+        for row, _, columns in changes:
+            if columns and holding.beside is not None:
+                await _put_beside(session, holding, asked, row, columns)
+            elif columns:
+                await _put_in(session, holding, row, columns)
+
+
+async def _put_in(session: AsyncSession, holding: Holding, row: Row[Any], columns: Mapping[str, Any]) -> None:
+    table = holding.sql
+    version = {"version": table.c.version + 1} if "version" in table.c else {}
+    changed: Any = await session.execute(
+        update(table)
+        .where(_is_row(holding, row), table.c[str(holding.box)] == row.box)
+        .values({**columns, **version})
+    )
+    if changed.rowcount != 1:
+        raise Moved
+
+
+async def _put_beside(
+    session: AsyncSession, holding: Holding, asked: Asked, row: Row[Any], columns: Mapping[str, Any]
+) -> None:
+    beside = holding.beside
+    assert beside is not None, "only what is not rewritten has a place beside it"  # noqa: S101
+    bucket = {holding.bucket: row.bucket} if holding.bucket else {}
+    values = {**asked._asdict(), beside.by: row.id, **bucket, **columns}
+    await session.execute(insert(beside.sql).values(values).on_conflict_do_nothing())
+
+
+# --- Rows ------------------------------------------------------------------------------------------------
+
+
+def _concerned(holdings: Iterable[Holding], corrections: Mapping[Category, Any]) -> list[Holding]:
+    return [one for one in holdings if one.is_rectified and _places_of(one, corrections)]
+
+
+async def _pages(
+    session: AsyncSession, vault: Vault, holding: Holding, asked: Asked
+) -> AsyncIterator[list[tuple[Row[Any], Opened[PersonalData]]]]:
+    """The full boxes of a person's present life, opened, a page at a time. What is destroyed is left out."""
+    rows = await session.stream(_rows(holding), parameters([asked]), execution_options={"yield_per": _PAGE})
+    async for page in rows.partitions():
+        boxes: list[ToOpen[PersonalData]] = [
+            ToOpen(_box(holding, row), row.store_id, asked.subject_id) for row in page
+        ]
+        outcomes = await vault.open_to_change(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
+        yield [
+            (row, opened)
+            for row, outcome in zip(page, outcomes, strict=True)
+            if (opened := _opened(outcome)) is not None
+        ]
+
+
+def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
+    held, asked = holding.sql, asked_table()
+    box = held.c[str(holding.box)]
+    columns: list[Any] = [column for column in held.primary_key.columns if column.name != "store_id"]
+    if holding.bucket is not None:
+        columns.append(held.c[holding.bucket].label("bucket"))
+    return (
+        select(held.c.store_id, box.label("box"), *columns)
+        .join_from(asked, held, belongs_to(held, asked, holding))
+        .where(held.c.generation == asked.c.generation, box.is_not(None))
+    )
+
+
+def _box(holding: Holding, row: Row[Any]) -> Sealed[PersonalData]:
+    assert holding.kind is not None, "a box has a kind"  # noqa: S101
+    return row.box if isinstance(row.box, Sealed) else Sealed(holding.kind, row.box)
+
+
+def _opened(outcome: Opened[PersonalData] | Problem) -> Opened[PersonalData] | None:
+    match outcome:
+        case Opened():
+            return outcome
+        case KeyDestroyed():
+            return None
+        case Unavailable():
+            raise outcome
+        case _:
+            raise Unreadable(outcome.slug)
+
+
+def _is_row(holding: Holding, row: Row[Any]) -> Any:
+    return and_(*(column == getattr(row, column.name) for column in holding.sql.primary_key.columns))
+
+
+async def _indexes(
+    vault: Vault, holding: Holding, store_id: UUID, data: PersonalData, new: PersonalData
+) -> dict[str, bytes | None]:
+    """The blind indexes of the fields that change, by their columns."""
+    indexes: dict[str, bytes | None] = {}
+    for column, (name, index) in holding.indexes.items():
+        value = getattr(new, name)
+        if value != getattr(data, name):
+            indexes[column] = None if value is None else await vault.blind_index(store_id, index, value)
+    return indexes
+
+
+# --- Models ----------------------------------------------------------------------------------------------
+
+
+def _places_of(holding: Holding, corrections: Iterable[Category]) -> dict[Category, tuple[Place, ...]]:
+    if holding.kind is None:
+        return {}
+    found = {category: places(holding.kind, category) for category in corrections}
+    return {category: where for category, where in found.items() if where}
+
+
+@cache
+def places(model: type[BaseModel], category: Category) -> tuple[Place, ...]:
+    """The fields of exactly this category, also within the parts of a model."""
+    found: list[Place] = []
+    for name, one in model.model_fields.items():
+        if category in _own_categories(one):
+            found.append(Place((name,), _is_many(one.annotation)))
+        elif (part := _part(one.annotation)) is not None:
+            found += [Place((name, *inner.path), inner.many) for inner in places(part, category)]
+    return tuple(found)
+
+
+def _own_categories(one: FieldInfo) -> set[Category]:
+    return {mark for mark in one.metadata if isinstance(mark, Category)}
+
+
+def _is_many(annotation: Any) -> bool:
+    return any(get_origin(one) in {tuple, list, set, frozenset} for one in _choices(annotation))
+
+
+def _part(annotation: Any) -> type[BaseModel] | None:
+    parts = [one for one in _choices(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+    return parts[0] if parts else None
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """What a field can hold, but for nothing."""
+    if get_origin(annotation) is Annotated:
+        return _choices(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return [choice for one in get_args(annotation) if one is not NoneType for choice in _choices(one)]
+    return [annotation]
+
+
+def _corrected(data: PersonalData, corrections: Mapping[Category, Any]) -> PersonalData | None:
+    """The data with the corrections in it; None when its model does not take them."""
+    document = data.model_dump(mode="json", round_trip=True)
+    try:
+        for category, value in corrections.items():
+            for place in places(type(data), category):
+                _put(document, place, value)
+        return type(data).model_validate_json(orjson.dumps(document))
+    except (ValidationError, _Ambiguous):
+        return None
+
+
+class _Ambiguous(Exception):
+    """One value is to take the place of several, and nothing says of which."""
+
+
+def _put(document: dict[str, Any], place: Place, value: Any) -> None:
+    *way, last = place.path
+    for name in way:
+        if (document := document[name]) is None:
+            return
+    if place.many and not isinstance(value, list):
+        if len(document[last]) > 1:
+            raise _Ambiguous
+        value = [value]
+    document[last] = value

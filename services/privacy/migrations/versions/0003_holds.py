@@ -1,0 +1,10 @@
+"""Whose data is on hold, and what a task to correct something comes with."""
+
+from libs.common.tables import create_second
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    create_second()
