@@ -18,7 +18,7 @@ from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import duties, letters
+from services.privacy import duties, key_tasks, letters
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.chunks import keep_chunks
@@ -126,7 +126,7 @@ HANDLERS: Handlers = {
 }
 
 DUTIES: Sequence[Duty] = (
-    Duty("keyring", duties.ask_keyring, timedelta(seconds=1), channel=KEYRING_TASKS),
+    Duty("keyring", key_tasks.ask_keyring, timedelta(seconds=1), channel=KEYRING_TASKS),
     Duty("issue again", duties.issue_again, timedelta(seconds=1)),
     Duty("write letters", letters.write, timedelta(seconds=1), channel=NOTICES),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),

@@ -34,7 +34,7 @@ from libs.common.personal.keys import KeyringClient
 from libs.common.personal.participant import Participant
 from libs.common.personal.vault import Vault
 from libs.common.worker import Work
-from services.privacy import consumer, duties, settings
+from services.privacy import consumer, key_tasks, settings
 from services.privacy.app import create_app
 from services.privacy.models import PrivacySettings
 from services.privacy.settings import Settings
@@ -301,7 +301,7 @@ class Platform:
         await self.deliver(*chunks, *[one for one in answers if one.request_id == request_id])
 
     async def ask_keyring(self) -> None:
-        await duties.ask_keyring(self.work)
+        await key_tasks.ask_keyring(self.work)
 
 
 @pytest.fixture

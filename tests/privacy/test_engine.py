@@ -27,7 +27,7 @@ from libs.common.personal.errors import SubjectErased
 from libs.common.personal.keys import Erasure
 from libs.common.personal.vocabulary import Retention
 from libs.common.worker import Work
-from services.privacy import duties
+from services.privacy import duties, key_tasks
 from services.privacy.engine import tasks
 from services.privacy.models import Participant, Request, Task
 from tests.common.personal.shop import SHOP
@@ -279,7 +279,7 @@ async def test_without_the_keyring_an_erasure_waits_and_nobody_cleans_up(
         work.broker, work.vault, work.http,
     )  # fmt: skip
     with pytest.raises(Unavailable):
-        await duties.ask_keyring(away)
+        await key_tasks.ask_keyring(away)
     assert await platform.tasks(request_id, Verb.ERASE) == []
     await make_due(platform, request_id)
     await platform.ask_keyring()

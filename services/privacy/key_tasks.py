@@ -1,0 +1,173 @@
+"""What the keyring does in a request: a row like any participant's, and calls that may all be repeated."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from libs.common.events.privacy import Retained, Verb
+from libs.common.personal.keys import Erased, Erasure, KeptKey, KeyringClient, Life, LiveKey, Objection
+from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.worker import Work
+from services.privacy.domain.states import KEYRING, TaskState
+from services.privacy.engine.answers import record
+from services.privacy.engine.tasks import Answer
+from services.privacy.settings import present
+
+_LEASE_SECONDS = 15.0
+_AT_ONCE = 500
+
+_CLAIM = text("""
+    WITH claimed AS (
+        UPDATE task SET next_issue_at = now() + make_interval(secs => :lease), attempts = attempts + 1
+        WHERE (request_id, participant, verb) IN (
+            SELECT request_id, participant, verb FROM task
+            WHERE participant = 'keyring' AND next_issue_at <= :now
+            ORDER BY next_issue_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+        RETURNING request_id, verb
+    )
+    SELECT request.id, request.store_id, subject_id, generation, purpose, round, verb
+    FROM claimed JOIN request ON request.id = claimed.request_id
+""")
+
+
+async def ask_keyring(work: Work) -> int:
+    """Do the keyring's part of what is due. Returns 0 unless more is waiting.
+
+    What is to be done is saved, the keyring is called outside any transaction, and what it answered is saved.
+    """
+    claimed = {"lease": _LEASE_SECONDS, "limit": _AT_ONCE, "now": work.clock()}
+    async with work.database.platform_session() as session:
+        rows = (await session.execute(_CLAIM, claimed)).all()
+    answers: list[tuple[UUID, Answer]] = []
+    for verb, asking in _ASKED.items():
+        if of_verb := [row for row in rows if row.verb == verb]:
+            answers += await asking(_keyring(work), of_verb, work.clock().date())
+    everybody = sorted(present().participants)
+    for store_id, of_store in _by_store(answers).items():
+        async with work.database.session(store_id) as session:
+            await record(session, store_id, of_store, expected=everybody, now=work.clock())
+    return len(rows) // _AT_ONCE
+
+
+# --- Erasing ---------------------------------------------------------------------------------------------
+
+
+async def _destroyed(
+    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
+) -> list[tuple[UUID, Answer]]:
+    asked = [Erasure(row.store_id, row.subject_id, row.generation, row.id) for row in rows]
+    erased = await keyring.destroy(asked)
+    return [(row.store_id, _after_destroying(row, one)) for row, one in zip(rows, erased, strict=True)]
+
+
+def _after_destroying(row: Row[Any], erased: Erased) -> Answer:
+    state = (
+        TaskState.RETAINED if erased.kept else TaskState.DONE if erased.destroyed else TaskState.NOTHING_HELD
+    )
+    kept = [_kept(key) for key in erased.kept]
+    content = {"outcome": state, "counts": {"keys": len(erased.destroyed)}, "retained": kept}
+    return Answer(row.id, KEYRING, Verb(row.verb), row.round, state, content)
+
+
+def _kept(key: KeptKey) -> dict[str, Any]:
+    return Retained(
+        kind="key", retention=key.retention, bucket=key.bucket, count=1, ground=key.law, until=key.expires_on
+    ).model_dump(mode="json")
+
+
+async def _checked(
+    keyring: KeyringClient, rows: Sequence[Row[Any]], today: date
+) -> list[tuple[UUID, Answer]]:
+    left = await keyring.status([(row.store_id, row.subject_id) for row in rows])
+    return [(row.store_id, _after_checking(row, keys, today)) for row, keys in zip(rows, left, strict=True)]
+
+
+def _after_checking(row: Row[Any], keys: Iterable[LiveKey], today: date) -> Answer:
+    open_still = sum(1 for key in keys if _should_be_gone(row, key, today))
+    state = TaskState.FAILED if open_still else TaskState.DONE
+    content = {"outcome": state, "counts": {"keys": open_still}, "reason": "live-keys" if open_still else ""}
+    return Answer(row.id, KEYRING, Verb(row.verb), row.round, state, content)
+
+
+def _should_be_gone(row: Row[Any], key: LiveKey, today: date) -> bool:
+    if key.generation > row.generation:
+        return False
+    if key.retention is Retention.REQUEST:
+        return key.bucket != str(row.id)
+    kept_until = key.expires_on
+    return not key.retention.period.kept_by_law or (kept_until is not None and kept_until < today)
+
+
+# --- Restricting and objecting ---------------------------------------------------------------------------
+
+
+async def _restricted(
+    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
+) -> list[tuple[UUID, Answer]]:
+    return _changed(rows, await keyring.restrict(_lives(rows)))
+
+
+async def _lifted(
+    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
+) -> list[tuple[UUID, Answer]]:
+    return _changed(rows, await keyring.lift(_lives(rows)))
+
+
+async def _closed(
+    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
+) -> list[tuple[UUID, Answer]]:
+    objections = [
+        Objection(row.store_id, row.subject_id, row.generation, Purpose(row.purpose)) for row in rows
+    ]
+    return _changed(rows, await keyring.object(objections))
+
+
+def _lives(rows: Iterable[Row[Any]]) -> list[Life]:
+    return [Life(row.store_id, row.subject_id, row.generation) for row in rows]
+
+
+def _changed(rows: Iterable[Row[Any]], keys: Iterable[int]) -> list[tuple[UUID, Answer]]:
+    """Done in any case: what is minted later is closed as well."""
+    return [
+        (
+            row.store_id,
+            Answer(
+                row.id, KEYRING, Verb(row.verb), row.round, TaskState.DONE,
+                {"outcome": TaskState.DONE, "counts": {"keys": number}},
+            ),
+        )
+        for row, number in zip(rows, keys, strict=True)
+    ]  # fmt: skip
+
+
+_Asking = Callable[[KeyringClient, Sequence[Row[Any]], date], Awaitable[list[tuple[UUID, Answer]]]]
+_ASKED: Mapping[Verb, _Asking] = {
+    Verb.ERASE: _destroyed,
+    Verb.VERIFY_ERASED: _checked,
+    Verb.RESTRICT: _restricted,
+    Verb.LIFT_RESTRICTION: _lifted,
+    Verb.OBJECT: _closed,
+}
+
+
+# --- Asking ----------------------------------------------------------------------------------------------
+
+
+def _keyring(work: Work) -> KeyringClient:
+    return KeyringClient(
+        url=work.settings.keyring_url,
+        service=work.service,
+        private_key=work.settings.service_key.get_secret_value(),
+        http=work.http,
+    )
+
+
+def _by_store(answers: Iterable[tuple[UUID, Answer]]) -> dict[UUID, list[Answer]]:
+    stores: dict[UUID, list[Answer]] = defaultdict(list)
+    for store_id, answer in answers:
+        stores[store_id].append(answer)
+    return stores
