@@ -8,17 +8,17 @@ from uuid import UUID, uuid4
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from joserfc.jwk import ECKey
-from pydantic import EmailStr
-from sqlalchemy import Connection, MetaData, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from pydantic import EmailStr, Field
+from sqlalchemy import Connection, MetaData, UniqueConstraint, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
 
 from deploy.local.postgres import PostgresServer
 from libs.common import db, tables
 from libs.common.db import Database, impersonal
 from libs.common.migrations import _grant, isolate_stores  # pyright: ignore[reportPrivateUsage]
-from libs.common.personal.data import PersonalData, Sealed, SealedColumn
-from libs.common.personal.holdings import Attached, Holding, OnErase
+from libs.common.personal.data import PersonalData, PersonalValue, Sealed, SealedColumn
+from libs.common.personal.holdings import Attached, Beside, Holding, OnErase, OnRectify, Person
 from libs.common.personal.participant import Participant
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 from libs.common.settings import ServiceSettings
@@ -26,7 +26,8 @@ from services.privacy.keyring.settings import ExtraGrant
 
 SHOP = "test-shop"
 RETENTIONS = frozenset({Retention.ORDER, Retention.ACCOUNTING, Retention.EXPORT, Retention.CORRESPONDENCE})
-GRANTS = {SHOP: ExtraGrant(mint=RETENTIONS, open=dict.fromkeys(Purpose, RETENTIONS)).model_dump()}
+OPENS = dict.fromkeys(Purpose, RETENTIONS) | {Purpose.RIGHTS_OF_THE_PERSON: RETENTIONS | {Retention.REQUEST}}
+GRANTS = {SHOP: ExtraGrant(mint=RETENTIONS, open=OPENS).model_dump()}
 """What the keyring allows this shop."""
 
 
@@ -53,6 +54,38 @@ class ShopInvoice(
     """Who was invoiced."""
 
     name: Annotated[str, Category.NAME]
+
+
+class CorrectedShopInvoice(
+    PersonalData,
+    retention=Retention.ACCOUNTING,
+    purposes=[Purpose.ACCOUNTING],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+):
+    """What an invoice should say."""
+
+    name: Annotated[str | None, Category.NAME] = None
+
+
+class Place(PersonalValue):
+    """Somewhere a parcel can go."""
+
+    street: Annotated[str, Category.STREET, Field(min_length=1)]
+    city: Annotated[str, Category.CITY, Field(min_length=1)]
+
+
+class ShopProfile(
+    PersonalData,
+    retention=Retention.ORDER,
+    purposes=[Purpose.MARKETING_MAIL],
+    legal_basis=LegalBasis.CONSENT,
+):
+    """What somebody likes to get, and where."""
+
+    handle: Annotated[str, Category.USERNAME, Field(min_length=3)]
+    nickname: Annotated[str | None, Category.NAME] = None
+    home: Place | None = None
+    parcels: Annotated[tuple[Place, ...], Category.ADDRESS] = ()
 
 
 class ShopBase(db.Base):
@@ -93,6 +126,30 @@ class Invoice(ShopBase):
     contact: Mapped[Sealed[ShopInvoice] | None] = mapped_column(SealedColumn(ShopInvoice))
 
 
+class InvoiceCorrection(ShopBase):
+    __tablename__ = "invoice_correction"
+
+    request_id: Mapped[UUID] = mapped_column(primary_key=True)
+    invoice_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    year: Mapped[str] = mapped_column(info=impersonal("a year"))
+    box: Mapped[Sealed[CorrectedShopInvoice]] = mapped_column(SealedColumn(CorrectedShopInvoice))
+
+
+class Member(ShopBase):
+    __tablename__ = "member"
+    __table_args__ = (UniqueConstraint("store_id", "handle_index"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    handle_index: Mapped[bytes | None]
+    profile: Mapped[Sealed[ShopProfile] | None] = mapped_column(SealedColumn(ShopProfile))
+
+
 class Visit(ShopBase):
     __tablename__ = "visit"
 
@@ -110,13 +167,32 @@ class VisitPage(ShopBase):
     visit_id: Mapped[UUID]
 
 
+async def parcels_on_their_way(
+    session: AsyncSession, store_id: UUID, people: Sequence[Person]
+) -> dict[Person, list[str]]:
+    """Of everybody with a purchase whose number says so."""
+    rows = await session.scalars(select(Purchase).where(Purchase.number == "on-its-way"))
+    lives = {(row.subject_id, row.generation) for row in rows if row.store_id == store_id}
+    return {person: ["parcel-on-its-way"] for person in people if person in lives}
+
+
 HOLDINGS: Sequence[Holding] = (
     Holding(
         table=Purchase, box="contact", kind=ShopContact, on_erase=OnErase.CLEAR, clears=("email_index",),
         describe=("number",), attached=[Attached(PurchaseLine, by="purchase_id", describe=("title",))],
+        order_number="number", indexes={"email_index": ("email", "email")}, obligations=parcels_on_their_way,
     ),
     Holding(
         table=Invoice, box="contact", kind=ShopInvoice, on_erase=OnErase.CLEAR, bucket="year", describe=("year",),
+        on_rectify=OnRectify.BESIDE, beside=Beside(InvoiceCorrection, by="invoice_id", kind=CorrectedShopInvoice),
+    ),
+    Holding(
+        table=InvoiceCorrection, box="box", kind=CorrectedShopInvoice, on_erase=OnErase.CLEAR, bucket="year",
+        on_rectify=OnRectify.KEEP,
+    ),
+    Holding(
+        table=Member, box="profile", kind=ShopProfile, on_erase=OnErase.CLEAR, clears=("handle_index",),
+        indexes={"handle_index": ("handle", "handle")},
     ),
     Holding(
         table=Visit, on_erase=OnErase.DELETE, attached=[Attached(VisitPage, by="visit_id", delete=True)],

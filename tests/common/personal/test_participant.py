@@ -1,7 +1,5 @@
 """The generic participant, over a real database and a real keyring: from the declarations of a made-up shop alone."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any
@@ -15,14 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
-from deploy.local.migrate import migrate
-from deploy.local.postgres import PostgresServer
 from libs.common.broker import Record
-from libs.common.db import Database
 from libs.common.errors import Unavailable
-from libs.common.events import Event, Received, envelope_of
+from libs.common.events import Received
 from libs.common.events.privacy import (
     CHUNK_BYTES,
     ExportChunk,
@@ -30,7 +25,6 @@ from libs.common.events.privacy import (
     Outcome,
     ParticipantAnnounced,
     TaskAnswered,
-    TaskIssued,
     Verb,
 )
 from libs.common.mail import Letter, RequestLetter, WaitingLetter
@@ -43,158 +37,18 @@ from libs.common.personal.keys import Erasure, KeyringClient
 from libs.common.personal.participant import Participant
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import Vault
-from libs.common.personal.vocabulary import Purpose
 from libs.common.settings import ServiceSettings
-from libs.common.worker import Work
 from tests.common.personal import shop
+from tests.common.personal.conftest import KEY, PUBLIC_KEY, Shop, received, task
 from tests.common.personal.shop import (
     SHOP,
     Invoice,
     Purchase,
-    PurchaseLine,
     ShopContact,
     ShopInvoice,
     Visit,
     VisitPage,
 )
-from tests.privacy.keyring.conftest import RunningKeyring, settings_of
-
-KEY = ECKey.generate_key("P-256", auto_kid=True)
-PUBLIC_KEY: dict[str, Any] = KEY.as_dict(private=False)  # type: ignore[assignment]
-
-
-@pytest.fixture(scope="session")
-async def shop_database(postgres: PostgresServer) -> AsyncIterator[tuple[Database, str]]:
-    async with shop.shop_database(postgres) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-async def shop_keyring(environment: Mapping[str, str]) -> AsyncIterator[RunningKeyring]:
-    await migrate(environment, ["keyring", "destructions"])
-    keys = orjson.loads(environment["SERVICE_KEYS"]) | {SHOP: PUBLIC_KEY}
-    async with httpx.AsyncClient() as http:
-        settings = settings_of(environment, service_keys=keys, extra_grants=shop.GRANTS)
-        running = RunningKeyring(settings, environment, http)
-        await running.start()
-        yield running
-        await running.close()
-
-
-@dataclass
-class Shop:
-    """One test's store, in the shop's database."""
-
-    database: Database
-    owners_url: str
-    keyring: RunningKeyring
-    participant: Participant
-    vault: Vault
-    store_id: UUID = field(default_factory=uuid4)
-
-    @property
-    def work(self) -> Work:
-        return Work(SHOP, ServiceSettings, self.database, None, self.vault, self.keyring.http)  # type: ignore[arg-type]
-
-    async def purchase(self, subject_id: UUID, *, name: str = "Canary", lines: int = 1) -> UUID:
-        contact = ShopContact(name=name, email="canary@vitrine.example")
-        sealed = await self.vault.seal(contact, store_id=self.store_id, subject_id=subject_id, begin=True)
-        async with self.database.session(self.store_id) as session:
-            row = Purchase(
-                id=uuid4(), store_id=self.store_id, subject_id=subject_id, generation=sealed.generation,
-                number="1001", email_index=b"index", contact=sealed.box,
-            )  # fmt: skip
-            session.add(row)
-            session.add_all(
-                PurchaseLine(store_id=self.store_id, purchase_id=row.id, title=f"Tea {number}")
-                for number in range(lines)
-            )
-        return row.id
-
-    async def invoice(self, subject_id: UUID, *, generation: int = 1) -> None:
-        sealed = await self.vault.seal(
-            ShopInvoice(name="Canary"), store_id=self.store_id, subject_id=subject_id, bucket="2026"
-        )
-        async with self.database.session(self.store_id) as session:
-            session.add(
-                Invoice(
-                    store_id=self.store_id, subject_id=subject_id, generation=generation, year="2026",
-                    contact=sealed.box,
-                )
-            )  # fmt: skip
-
-    async def visit(self, subject_id: UUID) -> None:
-        async with self.database.session(self.store_id) as session:
-            row = Visit(id=uuid4(), store_id=self.store_id, subject_id=subject_id, generation=1)
-            session.add_all([row, VisitPage(store_id=self.store_id, visit_id=row.id)])
-
-    async def letter(self, subject_id: UUID, kind: type[Letter] | type[RequestLetter]) -> None:
-        async with self.database.session(self.store_id) as session:
-            session.add(
-                WaitingLetter(
-                    store_id=self.store_id,
-                    subject_id=subject_id,
-                    generation=1,
-                    kind=kind.__name__,
-                    box=b"box",
-                )
-            )
-
-    async def count(self, table: Any) -> int:
-        async with self.database.session(self.store_id) as session:
-            return await session.scalar(select(func.count()).select_from(table)) or 0
-
-    async def ask(self, *tasks: TaskIssued) -> list[TaskAnswered]:
-        """Hand tasks to the participant at once; what it answered there."""
-        before = len(await self.published(TaskAnswered))
-        async with self.database.session(self.store_id) as session:
-            await self.participant.on_tasks(session, [received(task, self.store_id) for task in tasks])
-        return (await self.published(TaskAnswered))[before:]
-
-    async def export(self, task: TaskIssued) -> tuple[TaskAnswered, list[ExportChunk]]:
-        """The answer to an export, and its chunks."""
-        await self.ask(task)
-        while await self.participant.export(self.work):
-            pass
-        answers = [one for one in await self.published(TaskAnswered) if one.request_id == task.request_id]
-        chunks = [one for one in await self.published(ExportChunk) if one.request_id == task.request_id]
-        return answers[-1], [one for one in chunks if one.round == answers[-1].round]
-
-    async def open(self, subject_id: UUID, chunk: ExportChunk) -> list[dict[str, Any]]:
-        opened = await self.vault.open(
-            chunk.box, store_id=self.store_id, subject_id=subject_id, purpose=Purpose.RIGHTS_OF_THE_PERSON
-        )
-        return opened.records
-
-    async def published(self, kind: type[Event]) -> list[Any]:
-        async with self.database.session(self.store_id) as session:
-            rows = await session.execute(
-                text("SELECT payload FROM outbox WHERE headers ->> 'ce_type' = :type ORDER BY id"),
-                {"type": kind.type},
-            )
-            return [kind.model_validate_json(row.payload) for row in rows.all()]
-
-
-@pytest.fixture
-async def made_shop(shop_database: tuple[Database, str], shop_keyring: RunningKeyring) -> Shop:
-    private = orjson.dumps(KEY.as_dict(private=True)).decode()
-    client = KeyringClient(url=shop_keyring.url, service=SHOP, private_key=private, http=shop_keyring.http)
-    return Shop(*shop_database, shop_keyring, shop.shop_participant(KEY), Vault(client))
-
-
-def received(event: Event, store_id: UUID) -> Received[Any]:
-    envelope = envelope_of(event, store_id=store_id, source="test")
-    value = orjson.dumps(event.model_dump(mode="json"))
-    return Received(
-        type(event).model_validate_json(value), envelope, Record(event.topic, envelope.key, value)
-    )
-
-
-def task(verb: Verb, subject_id: UUID, *, participants: Sequence[str] = ()) -> TaskIssued:
-    return TaskIssued(
-        request_id=uuid4(), verb=verb, subject_id=subject_id, generation=1, participants=list(participants)
-    )
-
 
 # --- Erasing ---------------------------------------------------------------------------------------------
 
@@ -611,7 +465,8 @@ async def test_an_announcement_is_made_once_until_something_changes(made_shop: S
     assert not more
     assert first.public_key == PUBLIC_KEY and "d" not in first.public_key
     assert {entry["table"] for entry in first.data_map if "table" in entry} == {
-        "purchase", "invoice", "visit", "waiting_letter", "participant_job",
+        "purchase", "invoice", "invoice_correction", "member", "visit", "waiting_letter", "participant_job",
+        "restricted_subject",
     }  # fmt: skip
     changed = Participant(service=SHOP, holdings=shop.HOLDINGS[:1], settings=ServiceSettings)
     changed.__dict__["key"] = KEY
