@@ -31,8 +31,9 @@ from libs.common.events.orders import (
 )
 from libs.common.inbox import BatchHandler
 from libs.common.money import Money
-from libs.common.personal.keys import Erasure
+from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.vault import Vault
+from libs.common.worker import Work
 from services.billing.app import create_app
 from services.billing.consumer import HANDLERS
 from services.billing.settings import Settings
@@ -214,6 +215,20 @@ class Shop:
         client = self.keyring.client("privacy")
         await client.destroy([Erasure(self.id, subject_id, generation, uuid4())])
         self.app.state.vault.drop(self.id, [subject_id])
+
+    async def restrict(self, subject_id: UUID) -> None:
+        """The keyring puts the person on hold, and this process hears of it."""
+        await self.keyring.client("privacy").restrict([Life(self.id, subject_id, 1)])
+        self.app.state.vault.drop(self.id, [subject_id])
+
+    async def lift(self, subject_id: UUID) -> None:
+        await self.keyring.client("privacy").lift([Life(self.id, subject_id, 1)])
+        self.app.state.vault.drop(self.id, [subject_id])
+
+    @property
+    def work(self) -> Work:
+        state = self.app.state
+        return Work("billing", state.settings, state.database, None, state.vault, state.http)  # type: ignore[arg-type]
 
     async def published(self) -> list[tuple[str, dict[str, Any]]]:
         """Type and data of every event of the store, in order."""

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from deploy.local.ports import free_port
-from libs.common.events.orders import OrderCancelled, OrderPlaced
+from libs.common.events.orders import OrderCancelled
 from libs.common.money import Money
 from libs.common.personal.keys import Erasure, KeyringClient
 from libs.common.personal.tombstones import bury
@@ -299,25 +299,11 @@ async def test_an_invoice_outlives_an_erasure(shop: Shop) -> None:
 
 
 async def test_restricted_data_is_on_hold(shop: Shop) -> None:
-    order, other = await shop.open_order(), await shop.placed()
+    order = await shop.open_order()
     answer = await shop.pay(order)
-    waiting = await shop.open_order(subject_id=other.subject_id)
-    await restrict(shop, order, waiting)
+    await shop.restrict(order.subject_id)
     invoice = await invoice_of(shop, answer)
     assert (invoice["buyer"], invoice["on_hold"]) == (None, True)
-    refused = await shop.pay(waiting)
-    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/on-hold")
-    assert await shop.state_of(waiting) == "open"
-
-
-async def restrict(shop: Shop, *orders: OrderPlaced) -> None:
-    subjects = [order.subject_id for order in orders]
-    async with shop.keyring.database.session(shop.id) as session:
-        await session.execute(
-            text("UPDATE data_key SET state = 'restricted' WHERE subject_id = ANY(:subjects)"),
-            {"subjects": subjects},
-        )
-    shop.app.state.vault.drop(shop.id, subjects)
 
 
 async def test_without_the_keyring_nothing_is_booked_and_the_caller_may_try_again(shop: Shop) -> None:

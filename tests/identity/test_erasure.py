@@ -50,7 +50,7 @@ async def _task(
     return TaskAnswered.model_validate_json(payload).outcome
 
 
-async def _rows(world: World, store_id: UUID, subject_id: UUID) -> dict[str, int]:
+async def rows_of(world: World, store_id: UUID, subject_id: UUID) -> dict[str, int]:
     async with world.parts.database.session(store_id) as session:
         return {
             table: await session.scalar(
@@ -72,10 +72,10 @@ async def test_an_erased_person_is_a_stranger(
     assert (refused.status_code, refused.content) == (401, unknown.content)
     me = await world.http.get(f"/identity/v1/stores/{store_id}/me", headers=person.headers)
     assert me.status_code == 404
-    assert (await _rows(world, store_id, subject_id))["account"] == 1
+    assert (await rows_of(world, store_id, subject_id))["account"] == 1
 
     assert await _task(world, participant, store_id, subject_id, Verb.ERASE) is Outcome.DONE
-    assert await _rows(world, store_id, subject_id) == dict.fromkeys(TABLES, 0)
+    assert await rows_of(world, store_id, subject_id) == dict.fromkeys(TABLES, 0)
     assert await _task(world, participant, store_id, subject_id, Verb.VERIFY_ERASED) is Outcome.DONE
     refused = await world.sign_in(store_id, person.email)
     assert (refused.status_code, refused.content) == (401, unknown.content)

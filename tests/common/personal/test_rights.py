@@ -232,11 +232,15 @@ async def test_an_objection_is_answered_by_who_uses_data_for_the_purpose(made_sh
 async def test_keys_in_memory_are_asked_for_again_when_something_changed(made_shop: Shop, kind: Any) -> None:
     somebody = uuid4()
     await made_shop.purchase(somebody)
-    [handler] = [one for event, one in made_shop.participant.handlers.items() if event is kind]
-    heard: list[str] = []
+    handler: Any = made_shop.participant.handlers[kind]
+    heard: list[Any] = []
+
+    def hear(*news: Any) -> None:
+        heard.append(news[-1])
+
     async with made_shop.database.engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        await driver.add_listener("keys_destroyed", lambda *news: heard.append(news[-1]))
+        await driver.add_listener("keys_destroyed", hear)
         async with made_shop.database.session(made_shop.store_id) as session:
             await handler(session, [received(kind(subject_id=somebody, generation=1), made_shop.store_id)])
         await driver.fetchval("SELECT 1")
@@ -384,7 +388,7 @@ async def test_a_preview_of_a_rectification_says_the_same_and_changes_nothing(ma
     somebody = uuid4()
     await made_shop.purchase(somebody, name="Canari")
     await made_shop.invoice(somebody)
-    values = {"NAME": "Canary", "EMAIL": "no address"}
+    values: dict[str, Any] = {"NAME": "Canary", "EMAIL": "no address"}
     _, preview = await made_shop.rectify(somebody, verb=Verb.PREVIEW, **values)
     assert [one.name for one in await made_shop.opened(Purchase)] == ["Canari"]
     assert await made_shop.count(InvoiceCorrection) == 0
