@@ -18,7 +18,7 @@ from deploy.local.shop import Shop
 GRANTS = {
     "loyalty": {
         "mint": ["account", "export"],
-        "open": {"essential.service": ["account"], "essential.legal_obligation": ["account"]},
+        "open": {"essential.service": ["account"], "essential.legal_obligation": ["account", "request"]},
     }
 }
 """What `docs/adding-a-participant.md` tells an operator to set."""

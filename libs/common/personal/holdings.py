@@ -250,6 +250,11 @@ COPIES: Sequence[Copy] = (
         "sealed letters",
         "an erasure deletes them; else deleted when the mail server has them",
     ),
+    Copy(
+        "participant_job",
+        "a sealed proposal of what is to be corrected",
+        "the answer to the task, or an erasure",
+    ),
     Copy("idempotency_record", "ids and states of creations, no box", "deleted after 2 days"),
     Copy("memory of processes", "opened keys, never boxes", "privacy.keys-destroyed at once, or 120 seconds"),
     Copy("dead tuples and write-ahead log", "sealed boxes", "the destruction of their keys"),
