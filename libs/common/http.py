@@ -34,6 +34,7 @@ from libs.common.errors import (
     Unavailable,
     Unprocessable,
 )
+from libs.common.pages.documents import documents
 from libs.common.personal.vault import Vault
 from libs.common.settings import ServiceSettings
 
@@ -68,23 +69,24 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 # --- Problems --------------------------------------------------------------------------------------------
 
 
-def _problem_response(problem: Problem) -> Response:
+def problem_response(problem: Problem) -> Response:
+    """A problem as the answer it is."""
     return JSONResponse(
         problem.document(), status_code=problem.status, headers=problem.headers, media_type=PROBLEM
     )
 
 
 async def _on_problem(_request: Request, error: Exception) -> Response:
-    return _problem_response(error if isinstance(error, Problem) else Problem())
+    return problem_response(error if isinstance(error, Problem) else Problem())
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     """Where and why a payload is invalid; what was sent is never repeated."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
     if any(entry["type"] == "json_invalid" for entry in found):
-        return _problem_response(BadRequest("The body is not valid JSON."))
+        return problem_response(BadRequest("The body is not valid JSON."))
     errors = [{"at": _pointer(entry["loc"]), "reason": entry["type"]} for entry in found]
-    return _problem_response(Unprocessable("See errors for each place and reason.", errors=errors))
+    return problem_response(Unprocessable("See errors for each place and reason.", errors=errors))
 
 
 def _pointer(location: Sequence[Any]) -> str:
@@ -100,11 +102,11 @@ def _pointer(location: Sequence[Any]) -> str:
 async def _on_http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, Problem):
         # The framework wraps what was raised while it read the body.
-        return _problem_response(error.__cause__)
+        return problem_response(error.__cause__)
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(getattr(error, "headers", None) or {})
     if status == NotFound.status:
-        return _problem_response(NotFound(headers=headers))
+        return problem_response(NotFound(headers=headers))
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed(request))
     problem = {
@@ -132,10 +134,10 @@ _PHRASES = {400: "The request cannot be understood", 405: "This method is not al
 
 async def _on_anything_else(request: Request, error: Exception) -> Response:
     if is_outage(error):
-        return _problem_response(Unavailable())
+        return problem_response(Unavailable())
     route = request.scope.get("route")
     logger.error("unexpected error", extra={"route": getattr(route, "path", None)}, exc_info=error)
-    return _problem_response(Problem())
+    return problem_response(Problem())
 
 
 # --- The application -------------------------------------------------------------------------------------
@@ -182,9 +184,8 @@ def build_app(
         description=description,
         version="1",
         lifespan=run,
-        docs_url=f"/{service}/docs",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         openapi_url=f"/{service}/openapi.json",
         responses={
             400: {"model": ProblemDocument, "content": {PROBLEM: {}}, "description": "Not understood"},
@@ -193,17 +194,23 @@ def build_app(
         },
         generate_unique_id_function=lambda route: route.name,
     )
+    teach_manners(app, body_limits=body_limits or {})
+    for router in routers:
+        app.include_router(router, prefix=f"/{service}/v1")
+    app.include_router(documents(service, title), prefix=f"/{service}")
+    app.include_router(_health(service), prefix=f"/{service}")
+    return app
+
+
+def teach_manners(app: FastAPI, *, body_limits: Mapping[str, int]) -> None:
+    """Every error becomes a problem, every body has a bound, and a request is traced if anybody keeps traces."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_anything_else)
-    app.add_middleware(BoundedBody, limits=body_limits or {})
-    for router in routers:
-        app.include_router(router, prefix=f"/{service}/v1")
-    app.include_router(_health(service), prefix=f"/{service}")
+    app.add_middleware(BoundedBody, limits=body_limits)
     if telemetry.is_kept():
         FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz", exclude_spans=["receive", "send"])
-    return app
 
 
 class _Application(FastAPI):
@@ -259,7 +266,7 @@ class BoundedBody:
         )
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
-            return await _problem_response(_too_large(limit))(scope, receive, send)
+            return await problem_response(_too_large(limit))(scope, receive, send)
         received = 0
 
         async def bounded() -> Message:

@@ -24,7 +24,10 @@ Route = tuple[str, str]
 PAGES: frozenset[Route] = frozenset(
     ("GET", f"/{service}/{page}")
     for service in SERVICES
-    for page in ("docs", "openapi.json", "healthz/live", "healthz/ready")
+    for page in (
+        *("docs", "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/favicon-32x32.png"),
+        *("openapi.json", "healthz/live", "healthz/ready"),
+    )
 )
 PUBLIC: frozenset[Route] = PAGES | {
     ("GET", "/catalog/v1/stores/{store_id}/products"),

@@ -12,14 +12,12 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from starlette.exceptions import HTTPException
 
 from libs.common import telemetry
-from libs.common.db import Database, is_outage
-from libs.common.errors import NotFound, Problem, Unavailable, Unprocessable
-from libs.common.http import PROBLEM, BoundedBody, ProblemDocument
+from libs.common.db import Database
+from libs.common.errors import Unavailable, Unprocessable
+from libs.common.http import PROBLEM, ProblemDocument, problem_response, teach_manners
+from libs.common.pages.documents import documents
 from services.privacy.keyring.api import router
 from services.privacy.keyring.callers import ServiceTokens
 from services.privacy.keyring.domain import GRANTS, Grant
@@ -66,7 +64,7 @@ def create_app(
         title="Keyring",
         version="1",
         lifespan=run,
-        docs_url="/keyring/docs",
+        docs_url=None,
         redoc_url=None,
         openapi_url="/keyring/openapi.json",
         responses={
@@ -75,14 +73,11 @@ def create_app(
         },
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_exception_handler(Problem, _on_problem)
+    teach_manners(app, body_limits={})
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_anything_else)
-    app.add_middleware(BoundedBody, limits={})
     app.include_router(router)
+    app.include_router(documents("keyring", "Keyring"), prefix="/keyring")
     app.include_router(_health())
-    FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz", exclude_spans=["receive", "send"])
     return app
 
 
@@ -135,32 +130,7 @@ def _health() -> APIRouter:
     return router
 
 
-def _problem(problem: Problem) -> Response:
-    return JSONResponse(
-        problem.document(), status_code=problem.status, headers=problem.headers, media_type=PROBLEM
-    )
-
-
-async def _on_problem(_request: Request, error: Exception) -> Response:
-    return _problem(error if isinstance(error, Problem) else Problem())
-
-
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     """Why, and nothing of what was sent, not even where: a key may be a name here."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    return _problem(Unprocessable(reasons=sorted({entry["type"] for entry in found})))
-
-
-async def _on_http(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == NotFound.status:
-        return _problem(NotFound())
-    body = {"type": "about:blank", "title": "The request was refused", "status": status}
-    return JSONResponse(body, status_code=status, media_type=PROBLEM)
-
-
-async def _on_anything_else(_request: Request, error: Exception) -> Response:
-    if is_outage(error):
-        return _problem(Unavailable())
-    logger.error("unexpected error", exc_info=error)
-    return _problem(Problem())
+    return problem_response(Unprocessable(reasons=sorted({entry["type"] for entry in found})))
