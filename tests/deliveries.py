@@ -12,6 +12,20 @@ from libs.common.events import Event, Received, decode, envelope_of, headers_of
 from libs.common.inbox import Handlers
 
 
+class HandedOver:
+    """One batch of one partition, and whether it was acknowledged."""
+
+    topic = "testing.notes"
+    partition = 0
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.committed = False
+
+    async def commit(self) -> None:
+        self.committed = True
+
+
 def received(event: Event, store_id: UUID) -> Received[Any]:
     """The event as a consumer meets it: decoded from a record."""
     envelope = envelope_of(event, store_id=store_id, source="test")

@@ -26,6 +26,7 @@ from libs.common.inbox import (
 )
 from libs.common.personal.tombstones import bury
 from tests.common.conftest import Common
+from tests.deliveries import HandedOver
 
 
 class Noted(Event, type="vitrine.testing.noted.v1", topic="testing.notes", key="note_id"):
@@ -37,20 +38,6 @@ class SomebodyNoted(
     PersonalEvent, type="vitrine.testing.somebody-noted.v1", topic="testing.notes", key="subject_id"
 ):
     number: int = 0
-
-
-class HandedOver:
-    """One batch of one partition, and whether it was acknowledged."""
-
-    topic = "testing.notes"
-    partition = 0
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
-        self.committed = False
-
-    async def commit(self) -> None:
-        self.committed = True
 
 
 class Handled:

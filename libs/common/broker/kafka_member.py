@@ -272,9 +272,14 @@ def _record(message: Any) -> Record:
     """Foreign bytes never raise here: a record that cannot be decoded is the handler's to park."""
     return Record(
         topic=message.topic,
-        key=(message.key or b"").decode(errors="replace"),
+        key=_text(message.key),
         value=message.value or b"",
-        headers={name: (text or b"").decode(errors="replace") for name, text in message.headers},
+        headers={name.replace("\0", "\ufffd"): _text(text) for name, text in message.headers},
         partition=message.partition,
         offset=message.offset,
     )
+
+
+def _text(foreign: bytes | None) -> str:
+    """What cannot be parked would stop its partition for ever, and PostgreSQL keeps no NUL in a text."""
+    return (foreign or b"").decode(errors="replace").replace("\0", "\ufffd")

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -72,6 +72,19 @@ async def test_a_topic_that_takes_smaller_records_refuses_only_the_large_one(
             batch = await anext(aiter(subscription))
             seen |= {record.value for record in batch.records}
             await batch.commit()
+
+
+async def test_foreign_bytes_arrive_as_text_that_can_be_parked(
+    kafka: KafkaServer, broker: KafkaBroker, topic: str
+) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as foreign:
+        await foreign.send_and_wait(
+            topic, key=b"a\0\xff", value=b"\0\xff", headers=[("ce_type\0", b"\0\xff"), ("empty", b"")]
+        )
+    async with asyncio.timeout(30), broker.subscribe("all", [topic]) as subscription:
+        [record] = (await anext(aiter(subscription))).records
+    assert (record.key, record.value) == ("a\ufffd\ufffd", b"\0\xff")
+    assert record.headers == {"ce_type\ufffd": "\ufffd\ufffd", "empty": ""}
 
 
 async def test_topics_keep_a_week_in_eight_partitions(
