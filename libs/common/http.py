@@ -85,16 +85,17 @@ async def _on_invalid(_request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     if any(entry["type"] == "json_invalid" for entry in found):
         return problem_response(BadRequest("The body is not valid JSON."))
-    errors = [{"at": _pointer(entry["loc"]), "reason": entry["type"]} for entry in found]
+    errors = [{"at": _pointer(entry), "reason": entry["type"]} for entry in found]
     return problem_response(Unprocessable("See errors for each place and reason.", errors=errors))
 
 
-def _pointer(location: Sequence[Any]) -> str:
+def _pointer(error: Mapping[str, Any]) -> str:
     """The place in the request; a key the caller invented is not repeated."""
+    location = error["loc"][:-1] if error["type"] == "extra_forbidden" else error["loc"]
     names = [
         str(part)
         for part in location
-        if isinstance(part, int) or re.fullmatch(r"[A-Za-z_-]{1,40}", str(part))
+        if isinstance(part, int) or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,39}", str(part))
     ]
     return "/".join(names)
 

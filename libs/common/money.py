@@ -35,7 +35,7 @@ class Money(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    amount: Annotated[int, Field(ge=-MAXIMUM, le=MAXIMUM, description="Minor units.")]
+    amount: Annotated[int, Field(strict=True, ge=-MAXIMUM, le=MAXIMUM, description="Minor units.")]
     currency: Currency
 
     def __add__(self, other: Self) -> "Money":

@@ -1,0 +1,201 @@
+"""The routes of every service: who may call each, and a call that is right in everything a test does not change."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from deploy.local.environment import SERVICES
+from libs.common.auth import MANAGERS, STAFF, Role
+from tests.contract.house import ADDRESS, Furnished, House, Person
+from tests.tokens import authorization
+
+Route = tuple[str, str]
+"""Method and path."""
+
+PAGES: frozenset[Route] = frozenset(
+    ("GET", f"/{service}/{page}")
+    for service in SERVICES
+    for page in (
+        *("docs", "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/favicon-32x32.png"),
+        *("openapi.json", "healthz/live", "healthz/ready"),
+    )
+)
+PUBLIC: frozenset[Route] = PAGES | {
+    ("GET", "/catalog/v1/stores/{store_id}/products"),
+    ("GET", "/catalog/v1/stores/{store_id}/facets"),
+    ("GET", "/catalog/v1/stores/{store_id}/products/by-handle/{handle}"),
+    ("GET", "/catalog/v1/stores/{store_id}/products/{product_id}"),
+    ("POST", "/orders/v1/stores/{store_id}/carts"),
+    # Whoever holds a cart's secret holds the cart.
+    ("GET", "/orders/v1/stores/{store_id}/carts/{cart_id}"),
+    ("PUT", "/orders/v1/stores/{store_id}/carts/{cart_id}/lines/{variant_id}"),
+    ("POST", "/orders/v1/stores/{store_id}/orders"),
+    ("POST", "/identity/v1/stores/{store_id}/accounts"),
+    ("POST", "/identity/v1/stores/{store_id}/confirmations"),
+    ("POST", "/identity/v1/stores/{store_id}/tokens"),
+    ("GET", "/identity/v1/stores/by-slug/{slug}"),
+    ("GET", "/identity/v1/stores/{store_id}"),
+    ("GET", "/identity/v1/jwks.json"),
+    ("GET", "/identity/confirm"),
+    ("GET", "/privacy/v1/stores/{store_id}/data-map"),
+    ("GET", "/privacy/download"),
+    # The token of the link, in the body, is what opens an export.
+    ("POST", "/privacy/v1/downloads"),
+}
+"""What anybody may call. Every other route answers an anonymous caller with 401."""
+
+CUSTOMER = frozenset({Role.CUSTOMER})
+ANYBODY = frozenset(Role)
+ROLES: Mapping[Route, frozenset[Role]] = {
+    ("POST", "/catalog/v1/stores/{store_id}/products"): MANAGERS,
+    ("PATCH", "/catalog/v1/stores/{store_id}/products/{product_id}"): MANAGERS,
+    ("PATCH", "/catalog/v1/stores/{store_id}/variants/{variant_id}"): MANAGERS,
+    ("GET", "/catalog/v1/stores/{store_id}/variants/{variant_id}/stock"): STAFF,
+    ("PUT", "/catalog/v1/stores/{store_id}/variants/{variant_id}/stock"): MANAGERS,
+    ("POST", "/catalog/v1/stores/{store_id}/imports"): MANAGERS,
+    ("GET", "/catalog/v1/stores/{store_id}/imports/{import_id}"): MANAGERS,
+    ("GET", "/catalog/v1/stores/{store_id}/export.csv"): STAFF,
+    ("GET", "/orders/v1/stores/{store_id}/orders"): ANYBODY,
+    ("POST", "/orders/v1/stores/{store_id}/order-searches"): STAFF,
+    ("GET", "/orders/v1/stores/{store_id}/orders/{order_id}"): ANYBODY,
+    ("POST", "/orders/v1/stores/{store_id}/orders/{order_id}/cancel"): MANAGERS | CUSTOMER,
+    ("POST", "/orders/v1/stores/{store_id}/orders/{order_id}/fulfilments"): MANAGERS,
+    ("GET", "/orders/v1/stores/{store_id}/reports/sales"): STAFF,
+    ("GET", "/identity/v1/stores/{store_id}/me"): CUSTOMER,
+    ("PATCH", "/identity/v1/stores/{store_id}/me"): CUSTOMER,
+    ("GET", "/identity/v1/stores/{store_id}/sessions"): CUSTOMER,
+    ("DELETE", "/identity/v1/stores/{store_id}/sessions/current"): CUSTOMER,
+    ("DELETE", "/identity/v1/stores/{store_id}/sessions/{session_id}"): CUSTOMER,
+    ("PATCH", "/identity/v1/stores/{store_id}"): frozenset({Role.OWNER}),
+    ("POST", "/billing/v1/stores/{store_id}/orders/{order_id}/payments"): MANAGERS,
+    ("GET", "/billing/v1/stores/{store_id}/orders/{order_id}/receivable"): STAFF,
+    ("GET", "/billing/v1/stores/{store_id}/receivables"): STAFF,
+    ("GET", "/billing/v1/stores/{store_id}/invoices"): ANYBODY,
+    ("GET", "/billing/v1/stores/{store_id}/invoices/{invoice_id}"): ANYBODY,
+    ("GET", "/billing/v1/stores/{store_id}/ledger/balances"): STAFF,
+    ("GET", "/billing/v1/stores/{store_id}/ledger/entries"): STAFF,
+    ("POST", "/privacy/v1/stores/{store_id}/requests"): CUSTOMER,
+    ("GET", "/privacy/v1/stores/{store_id}/requests"): CUSTOMER | {Role.OWNER, Role.PRIVACY_OFFICER},
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}"): CUSTOMER
+    | {Role.OWNER, Role.PRIVACY_OFFICER},
+    # These two are for merchants, who are customers of the platform's own store.
+    ("POST", "/identity/v1/stores"): CUSTOMER,
+    ("GET", "/identity/v1/stores"): CUSTOMER,
+    ("GET", "/privacy/v1/participants"): STAFF,
+}
+"""Who may call what is not public."""
+OF_THE_PLATFORM = frozenset({("POST", "/identity/v1/stores"), ("GET", "/identity/v1/stores")})
+
+# What a call needs besides its path to get as far as the object it names.
+BODIES: Mapping[Route, Any] = {
+    ("POST", "/catalog/v1/stores/{store_id}/products"): {
+        "handle": "a-new-pen",
+        "title": "A new pen",
+        "variants": [{"sku": "PEN-9", "price": 250}],
+    },
+    ("PATCH", "/catalog/v1/stores/{store_id}/products/{product_id}"): {"title": "Another pen"},
+    ("PATCH", "/catalog/v1/stores/{store_id}/variants/{variant_id}"): {"price": 300},
+    ("PUT", "/catalog/v1/stores/{store_id}/variants/{variant_id}/stock"): {"on_hand": 5},
+    ("PUT", "/orders/v1/stores/{store_id}/carts/{cart_id}/lines/{variant_id}"): {"quantity": 1},
+    ("POST", "/billing/v1/stores/{store_id}/orders/{order_id}/payments"): {
+        "amount": {"amount": 500, "currency": "EUR"},
+        "method": "bank_transfer",
+        "received_on": "2026-01-02",
+    },
+    ("POST", "/orders/v1/stores/{store_id}/orders"): {
+        "cart_id": "00000000-0000-4000-8000-00000000000c",
+        "contact": {"name": "A person", "email": "person@vitrine.example", "address": ADDRESS},
+        "payment_method": "bank_transfer",
+    },
+    ("POST", "/orders/v1/stores/{store_id}/order-searches"): {"email": "person@vitrine.example"},
+    ("POST", "/identity/v1/stores"): {
+        "name": "Papeterie",
+        "slug": "another-papeterie",
+        "country": "FR",
+        "currency": "EUR",
+    },
+    ("PATCH", "/identity/v1/stores/{store_id}"): {"name": "Another name"},
+    ("PATCH", "/identity/v1/stores/{store_id}/me"): {"name": "Another name", "addresses": [ADDRESS]},
+    ("POST", "/identity/v1/stores/{store_id}/accounts"): {
+        "email": "person@vitrine.example",
+        "password": "correct horse battery staple",
+    },
+    ("POST", "/identity/v1/stores/{store_id}/confirmations"): {"token": "a" * 43},
+    ("POST", "/identity/v1/stores/{store_id}/tokens"): {
+        "grant_type": "password",
+        "email": "person@vitrine.example",
+        "password": "correct horse battery staple",
+    },
+    ("POST", "/privacy/v1/stores/{store_id}/requests"): {
+        "right": "access",
+        "email": "person@vitrine.example",
+    },
+}
+QUERIES: Mapping[Route, Mapping[str, str]] = {
+    ("GET", "/orders/v1/stores/{store_id}/reports/sales"): {"from": "2026-01-01", "to": "2026-12-31"}
+}
+
+
+def routes(*tables: Iterable[Route], having: str = "") -> Any:
+    """A test of its own for every route of these tables whose path has the parameter."""
+    chosen = sorted(
+        {route for table in tables for route in table if having in route[1]}, key=lambda r: r[::-1]
+    )
+    return pytest.mark.parametrize("route", chosen, ids=[" ".join(route) for route in chosen])
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request to a route, as somebody, about some objects."""
+
+    route: Route
+    names: Mapping[str, str]
+    headers: Mapping[str, str]
+
+    def about(self, **names: str) -> "Call":
+        return replace(self, names={**self.names, **names})
+
+    async def made(self, house: House, **options: Any) -> httpx.Response:
+        method, path = self.route
+        if "json" not in options and "content" not in options and self.route in BODIES:
+            options["json"] = BODIES[self.route]
+        return await house.http.request(
+            method,
+            path.format_map({name: quote(value, safe="") for name, value in self.names.items()}),
+            headers={**self.headers, **options.pop("headers", {})},
+            params=options.pop("params", QUERIES.get(self.route)),
+            **options,
+        )
+
+
+def as_role(store: Furnished, role: Role) -> dict[str, str]:
+    """The store's real customer, or a member of its staff."""
+    return store.customer.headers if role is Role.CUSTOMER else authorization(store.id, role)
+
+
+def call(route: Route, store: Furnished, headers: Mapping[str, str] | None = None) -> Call:
+    return Call(route, {"store_id": str(store.id), **store.objects}, headers or {})
+
+
+def permitted(route: Route, store: Furnished, merchant: Person) -> Mapping[str, str]:
+    """The header of somebody who may call the route; nobody's where it is public."""
+    if route in PUBLIC:
+        return {}
+    if route in OF_THE_PLATFORM:
+        return merchant.headers
+    return as_role(store, min(ROLES[route]))
+
+
+def is_problem(answer: httpx.Response, *statuses: int) -> None:
+    assert answer.status_code in statuses, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == answer.status_code
+
+
+def seen(answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
+    """All that a caller can tell two answers apart by."""
+    return answer.status_code, dict(answer.headers), answer.content
