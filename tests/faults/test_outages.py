@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from deploy.local.nursery import ROOT
@@ -54,7 +55,7 @@ async def test_postgresql_killed_twice_refuses_cleanly_and_repeats_nothing(runni
 
 
 async def test_when_the_outbox_has_no_room_nothing_is_half_written(running: Running) -> None:
-    """What PostgreSQL says when its disk is full, said by a trigger: the error is real, the disk is not."""
+    """Whatever is to be published goes to a file on a device that is full."""
     store = running.owner.store_id
     carts = f"/orders/v1/stores/{store}/carts"
     cart = (await running.persist("POST", carts)).json()
@@ -63,7 +64,7 @@ async def test_when_the_outbox_has_no_room_nothing_is_half_written(running: Runn
     await running.persist("PUT", line, json={"quantity": 1}, headers=headers)
     send: dict[str, Any] = {"json": checkout_body(cart["id"], address("guest")), "headers": headers}
     before = await _written(running)
-    async with _failing(running, "orders", "outbox", "true", "disk_full"):
+    async with _full_disk(running, "orders", "outbox"):
         refused = await running.shop.http.post(f"/orders/v1/stores/{store}/orders", **send)
     assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
     assert int(refused.headers["retry-after"]) > 0
@@ -79,6 +80,34 @@ async def test_when_the_outbox_has_no_room_nothing_is_half_written(running: Runn
 async def _written(running: Running) -> list[int]:
     tables = ("orders", "order_line", "outbox", "idempotency_record")
     return [await running.databases.value("orders", f"SELECT count(*) FROM {table}") for table in tables]
+
+
+@asynccontextmanager
+async def _full_disk(running: Running, service: str, table: str) -> AsyncGenerator[None]:
+    """While the block runs, what is written to the table is written to a file without room too.
+
+    The refusal is the kernel's, and PostgreSQL gives it its own words: the file of an empty table is /dev/full.
+    """
+    await running.databases.execute(
+        service,
+        f"""
+        CREATE TABLE without_room (id bigint);
+        GRANT INSERT ON without_room TO PUBLIC;
+        CREATE FUNCTION write_too() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO without_room VALUES (1); RETURN NEW; END $$;
+        CREATE TRIGGER write_too BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION write_too();
+        """,
+    )
+    path = await running.databases.value(service, "SELECT pg_relation_filepath('without_room')")
+    file = running.platform.postgres.data / path
+    file.unlink()
+    file.symlink_to("/dev/full")
+    try:
+        with pytest.raises(asyncpg.DiskFullError, match="No space left on device"):
+            await running.databases.execute(service, "INSERT INTO without_room VALUES (1)")
+        yield
+    finally:
+        await running.databases.execute(service, "DROP FUNCTION write_too CASCADE; DROP TABLE without_room")
 
 
 @asynccontextmanager

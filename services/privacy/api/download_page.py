@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from libs.common.pages import page, templates
 
 router = APIRouter(include_in_schema=False)
-_TEMPLATES = templates(Path(__file__).parent / "pages")
+_TEMPLATES = templates(Path(__file__).parents[1] / "pages")
 
 
 @router.get("/download")
