@@ -1,6 +1,5 @@
 """Billing's application over real databases and a real keyring, and a store to work in."""
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,15 +10,12 @@ import httpx
 import orjson
 import pytest
 from fastapi import FastAPI
-from joserfc import jwt
-from joserfc.jwk import ECKey
 from sqlalchemy import text
 
 from deploy.local.migrate import migrate
-from libs.common.auth import AUDIENCE, Role, TokenVerifier
-from libs.common.broker import Record
+from libs.common.auth import Role
 from libs.common.db import Database
-from libs.common.events import Event, Received, envelope_of
+from libs.common.events import Event
 from libs.common.events.identity import StoreOpened
 from libs.common.events.orders import (
     Address,
@@ -29,7 +25,6 @@ from libs.common.events.orders import (
     OrderPlaced,
     PaymentMethod,
 )
-from libs.common.inbox import BatchHandler
 from libs.common.money import Money
 from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.vault import Vault
@@ -37,10 +32,10 @@ from libs.common.worker import Work
 from services.billing.app import create_app
 from services.billing.consumer import HANDLERS
 from services.billing.settings import Settings
+from tests.deliveries import deliver
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
+from tests.tokens import authorization, client_of, running
 
-ISSUER = "http://127.0.0.1:8000/identity"
-SIGNING = ECKey.generate_key("P-256", parameters={"kid": "test"})
 TODAY = datetime.now(UTC).date()
 CONTACT = OrderContact(
     name="Canary Buyer",
@@ -58,10 +53,10 @@ async def billing_environment(environment: Mapping[str, str]) -> Mapping[str, st
 @pytest.fixture(scope="session")
 async def keyring(billing_environment: Mapping[str, str]) -> AsyncIterator[RunningKeyring]:
     async with httpx.AsyncClient() as http:
-        running = RunningKeyring(settings_of(billing_environment), billing_environment, http)
-        await running.start()
-        yield running
-        await running.close()
+        keyring = RunningKeyring(settings_of(billing_environment), billing_environment, http)
+        await keyring.start()
+        yield keyring
+        await keyring.close()
 
 
 @pytest.fixture(scope="session")
@@ -73,65 +68,19 @@ async def app(billing_environment: Mapping[str, str], keyring: RunningKeyring) -
             "keyring_url": keyring.url,
         }
     )
-    app = create_app(settings)
-
-    def key_set(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"keys": [SIGNING.as_dict(private=False)]})
-
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.MockTransport(key_set)) as http,
-    ):
-        app.state.tokens = TokenVerifier(issuer=ISSUER, jwks_url=f"{ISSUER}/v1/jwks.json", http=http)
+    async with running(create_app(settings)) as app:
         yield app
 
 
 @pytest.fixture(scope="session")
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://billing") as client:
+    async with client_of(app) as client:
         yield client
 
 
 @pytest.fixture
 async def shop(app: FastAPI, client: httpx.AsyncClient, keyring: RunningKeyring) -> "Shop":
     return await Shop(app, client, keyring).open()
-
-
-def authorization(store_id: UUID, role: Role = Role.MANAGER, **claims: Any) -> dict[str, str]:
-    """The header of somebody's access token."""
-    now = int(time.time())
-    token = jwt.encode(
-        {"alg": "ES256", "typ": "at+jwt", "kid": "test"},
-        {
-            "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 600, "sub": str(uuid4()),
-            "sid": str(uuid4()), "store": str(store_id), "role": role.value,
-        } | claims,
-        SIGNING,
-    )  # fmt: skip
-    return {"Authorization": f"Bearer {token}"}
-
-
-def received(event: Event, store_id: UUID) -> Received[Event]:
-    """The event as a consumer meets it."""
-    envelope = envelope_of(event, store_id=store_id, source="test")
-    return Received(event, envelope, Record(event.topic, envelope.key, b""))
-
-
-async def deliver(database: Database, store_id: UUID, *events: Event) -> None:
-    """Hand each event to its handler, in a transaction of its own."""
-    for event in events:
-        handler: Any = HANDLERS[type(event)]
-        one = received(event, store_id)
-        async with database.session(store_id) as session:
-            await handler(session, [one] if handler.__dict__.get("batched") else one)
-
-
-async def deliver_together(database: Database, store_id: UUID, *events: Event) -> None:
-    """Hand events of one type to their handler at once."""
-    handler: BatchHandler = HANDLERS[type(events[0])]  # type: ignore[assignment]
-    async with database.session(store_id) as session:
-        await handler(session, [received(event, store_id) for event in events])
 
 
 @dataclass
@@ -158,8 +107,8 @@ class Shop:
     def orders_vault(self) -> Vault:
         return self.keyring.vault("orders")
 
-    async def hears(self, *events: Event) -> None:
-        await deliver(self.database, self.id, *events)
+    async def hears(self, *events: Event, together: bool = False) -> None:
+        await deliver(HANDLERS, self.database, self.id, *events, together=together)
 
     async def placed(
         self,

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from libs.common.auth import STAFF, Role
 from libs.common.events.orders import OrderConfirmed, OrderPlaced
-from tests.billing.conftest import TODAY, Shop, authorization
+from tests.billing.conftest import TODAY, Shop
+from tests.tokens import authorization
 
 BODY = {"amount": {"amount": 2500, "currency": "EUR"}, "method": "bank_transfer", "received_on": str(TODAY)}
 OPERATIONS = [

@@ -10,7 +10,7 @@ from libs.common.events import Event
 from libs.common.events.orders import OrderCancelled, OrderConfirmed, OrderPlaced, OrderRefused
 from services.billing.models import EarlyOrder, Receivable
 from services.billing.service import forget_early_orders
-from tests.billing.conftest import Shop, deliver_together
+from tests.billing.conftest import Shop
 
 
 async def row_of(shop: Shop, order: OrderPlaced) -> Receivable:
@@ -72,10 +72,9 @@ async def test_a_batch_is_one_call(shop: Shop) -> None:
     orders = [await shop.placed() for _ in range(3)]
     early, others = orders[0], orders[1:]
     await shop.hears(OrderCancelled(order_id=early.order_id))
-    await deliver_together(shop.database, shop.id, *orders)
-    await deliver_together(
-        shop.database, shop.id, *(OrderConfirmed(order_id=order.order_id) for order in reversed(orders))
-    )
+    await shop.hears(*orders, together=True)
+    confirmed = [OrderConfirmed(order_id=order.order_id) for order in reversed(orders)]
+    await shop.hears(*confirmed, together=True)
     assert await shop.state_of(early) == "void"
     assert [await shop.state_of(order) for order in others] == ["open", "open"]
 

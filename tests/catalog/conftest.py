@@ -1,6 +1,5 @@
 """Catalog's application over a real database, and a store with things to sell."""
 
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,23 +9,18 @@ import httpx
 import orjson
 import pytest
 from fastapi import FastAPI
-from joserfc import jwt
-from joserfc.jwk import ECKey
 from sqlalchemy import select
 
 from deploy.local.migrate import migrate
-from libs.common.auth import AUDIENCE, Role, TokenVerifier
-from libs.common.broker import Record
-from libs.common.db import Database, switch_store
-from libs.common.events import Event, Received, envelope_of
+from libs.common.db import Database
+from libs.common.events import Event
 from libs.common.events.identity import StoreOpened
 from libs.common.outbox import OutboxRow
 from services.catalog.app import create_app
 from services.catalog.consumer import HANDLERS
 from services.catalog.settings import Settings
-
-ISSUER = "http://127.0.0.1:8000/identity"
-SIGNING = ECKey.generate_key("P-256", parameters={"kid": "test"})
+from tests.deliveries import deliver
+from tests.tokens import authorization, client_of, running
 
 
 @pytest.fixture(scope="session")
@@ -43,43 +37,19 @@ async def app(catalog_environment: Mapping[str, str]) -> AsyncIterator[FastAPI]:
             "service_key": catalog_environment["CATALOG_SERVICE_KEY"],
         }
     )
-    app = create_app(settings)
-
-    def key_set(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"keys": [SIGNING.as_dict(private=False)]})
-
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.MockTransport(key_set)) as http,
-    ):
-        app.state.tokens = TokenVerifier(issuer=ISSUER, jwks_url=f"{ISSUER}/v1/jwks.json", http=http)
+    async with running(create_app(settings)) as app:
         yield app
 
 
 @pytest.fixture(scope="session")
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://catalog") as client:
+    async with client_of(app) as client:
         yield client
 
 
 @pytest.fixture
 async def shop(app: FastAPI, client: httpx.AsyncClient) -> "Shop":
     return await Shop(app, client).open()
-
-
-def authorization(store_id: UUID, role: Role = Role.MANAGER, **claims: Any) -> dict[str, str]:
-    """The header of somebody's access token."""
-    now = int(time.time())
-    token = jwt.encode(
-        {"alg": "ES256", "typ": "at+jwt", "kid": "test"},
-        {
-            "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 600, "sub": str(uuid4()),
-            "sid": str(uuid4()), "store": str(store_id), "role": role.value,
-        } | claims,
-        SIGNING,
-    )  # fmt: skip
-    return {"Authorization": f"Bearer {token}"}
 
 
 def a_product(**changes: Any) -> dict[str, Any]:
@@ -156,16 +126,7 @@ class Shop:
 
     async def hears(self, *events: Event, together: bool = False) -> None:
         """Handle events as the consumer does: in a transaction bound to the store."""
-        received = [self.received(event) for event in events]
-        for batch in [received] if together else [[each] for each in received]:
-            async with self.database.platform_session() as session:
-                await switch_store(session, self.id)
-                handler: Any = HANDLERS[type(batch[0].data)]
-                await handler(session, batch if getattr(handler, "batched", False) else batch[0])
-
-    def received(self, event: Event) -> Received[Event]:
-        envelope = envelope_of(event, store_id=self.id, source="test")
-        return Received(event, envelope, Record(event.topic, envelope.key, b""))
+        await deliver(HANDLERS, self.database, self.id, *events, together=together)
 
     async def published(self, contract: type[Event]) -> Sequence[Any]:
         """The store's events of one type in its outbox, the oldest first."""

@@ -15,8 +15,9 @@ from libs.common.events.catalog import ProductPublished
 from libs.common.events.orders import OrderPlaced
 from services.catalog.models import ImportRun, Product, Variant
 from services.catalog.schemas import ImportDocument
-from tests.catalog.conftest import Shop, authorization
+from tests.catalog.conftest import Shop
 from tests.catalog.test_stock import an_order
+from tests.tokens import authorization
 
 CATALOGUE = Path(__file__).parents[2] / "deploy" / "local" / "catalogue.csv"
 COLUMNS = "Handle,Title,Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"

@@ -13,7 +13,8 @@ from libs.common.auth import Role
 from libs.common.events.catalog import ProductPublished
 from libs.common.http import Page
 from services.catalog.schemas import Facets, Filters, ListQuery, ProductCard, ProductDocument
-from tests.catalog.conftest import Shop, a_product, authorization
+from tests.catalog.conftest import Shop, a_product
+from tests.tokens import authorization
 
 UNKNOWN = str(uuid4())
 

@@ -1,6 +1,5 @@
 """Orders' application over real databases and a real keyring, and a store to buy in."""
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +9,12 @@ import httpx
 import orjson
 import pytest
 from fastapi import FastAPI
-from joserfc import jwt
-from joserfc.jwk import ECKey
 from sqlalchemy import text
 
 from deploy.local.migrate import migrate
-from libs.common.auth import AUDIENCE, Role, TokenVerifier
-from libs.common.broker import Record
+from libs.common.auth import Role
 from libs.common.db import Database
-from libs.common.events import Event, Received, envelope_of
+from libs.common.events import Event
 from libs.common.events.catalog import OfferedVariant, ProductPublished, StockReserved
 from libs.common.events.identity import StoreOpened
 from libs.common.money import Money
@@ -26,10 +22,10 @@ from libs.common.personal.vault import Vault
 from services.orders.app import create_app
 from services.orders.consumer import HANDLERS
 from services.orders.settings import Settings
+from tests.deliveries import deliver
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
+from tests.tokens import authorization, client_of, running
 
-ISSUER = "http://127.0.0.1:8000/identity"
-SIGNING = ECKey.generate_key("P-256", parameters={"kid": "test"})
 ADDRESS = {"line1": "1 Canary Street", "postcode": "75001", "city": "Paris", "country": "FR"}
 
 
@@ -42,10 +38,10 @@ async def orders_environment(environment: Mapping[str, str]) -> Mapping[str, str
 @pytest.fixture(scope="session")
 async def keyring(orders_environment: Mapping[str, str]) -> AsyncIterator[RunningKeyring]:
     async with httpx.AsyncClient() as http:
-        running = RunningKeyring(settings_of(orders_environment), orders_environment, http)
-        await running.start()
-        yield running
-        await running.close()
+        keyring = RunningKeyring(settings_of(orders_environment), orders_environment, http)
+        await keyring.start()
+        yield keyring
+        await keyring.close()
 
 
 @pytest.fixture(scope="session")
@@ -58,43 +54,19 @@ async def app(orders_environment: Mapping[str, str], keyring: RunningKeyring) ->
             "database_pool_size": 30,
         }
     )
-    app = create_app(settings)
-
-    def key_set(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"keys": [SIGNING.as_dict(private=False)]})
-
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.MockTransport(key_set)) as http,
-    ):
-        app.state.tokens = TokenVerifier(issuer=ISSUER, jwks_url=f"{ISSUER}/v1/jwks.json", http=http)
+    async with running(create_app(settings)) as app:
         yield app
 
 
 @pytest.fixture(scope="session")
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://orders") as client:
+    async with client_of(app) as client:
         yield client
 
 
 @pytest.fixture
 async def shop(app: FastAPI, client: httpx.AsyncClient, keyring: RunningKeyring) -> "Shop":
     return await Shop(app, client, keyring).open()
-
-
-def authorization(store_id: UUID, role: Role = Role.MANAGER, **claims: Any) -> dict[str, str]:
-    """The header of somebody's access token."""
-    now = int(time.time())
-    token = jwt.encode(
-        {"alg": "ES256", "typ": "at+jwt", "kid": "test"},
-        {
-            "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 600, "sub": str(uuid4()),
-            "sid": str(uuid4()), "store": str(store_id), "role": role.value,
-        } | claims,
-        SIGNING,
-    )  # fmt: skip
-    return {"Authorization": f"Bearer {token}"}
 
 
 def new_email() -> str:
@@ -253,12 +225,7 @@ class Shop:
 
     async def hears(self, *events: Event) -> None:
         """Each event handed to its handler, in a transaction of its own."""
-        for event in events:
-            handler: Any = HANDLERS[type(event)]
-            envelope = envelope_of(event, store_id=self.id, source="test")
-            received = Received(event, envelope, Record(event.topic, envelope.key, b""))
-            async with self.database.session(self.id) as session:
-                await handler(session, [received] if handler.__dict__.get("batched") else received)
+        await deliver(HANDLERS, self.database, self.id, *events)
 
     async def told(self, order: Ordered | None = None) -> list[tuple[str, dict[str, Any]]]:
         """Name and data of every event the store, or one order, published, in order."""

@@ -9,7 +9,8 @@ from libs.common.auth import Role
 from libs.common.events.catalog import OfferedVariant
 from libs.common.money import MAXIMUM, Money
 from services.orders.service import carts
-from tests.orders.conftest import Basket, Shop, authorization, new_email
+from tests.orders.conftest import Basket, Shop, new_email
+from tests.tokens import authorization
 
 
 async def test_a_cart_without_an_account(shop: Shop) -> None:

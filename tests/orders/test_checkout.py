@@ -13,8 +13,9 @@ from libs.common.personal.data import Sealed
 from libs.common.personal.keys import Erasure
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vocabulary import Purpose
-from tests.orders.conftest import ADDRESS, Shop, authorization, contact, new_email
+from tests.orders.conftest import ADDRESS, Shop, contact, new_email
 from tests.privacy.keyring.conftest import RunningKeyring
+from tests.tokens import authorization
 
 
 async def test_a_guest_checks_out(shop: Shop) -> None:

@@ -13,7 +13,8 @@ from libs.common.auth import Role
 from libs.common.events.billing import PaymentReceived
 from libs.common.events.catalog import StockRefused, StockReserved
 from libs.common.money import Money
-from tests.orders.conftest import Ordered, Shop, authorization, new_email
+from tests.orders.conftest import Ordered, Shop, new_email
+from tests.tokens import authorization
 
 TODAY = datetime.now(UTC).date()
 

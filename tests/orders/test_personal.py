@@ -17,7 +17,8 @@ from libs.common.personal.keys import Erasure
 from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.orders.consumer import PARTICIPANT
-from tests.orders.conftest import Ordered, Shop, authorization, new_email
+from tests.orders.conftest import Ordered, Shop, new_email
+from tests.tokens import authorization
 
 
 @pytest.fixture(autouse=True)
