@@ -163,14 +163,16 @@ class Consumer:
             for item in items:
                 await self._alone(item)
         self._progress_at = time.monotonic()
-        for batch in batches:
-            try:
-                await batch.commit()
-            except Fenced:
+        # All at once, so that a broker may take them as one.
+        outcomes = await asyncio.gather(*(batch.commit() for batch in batches), return_exceptions=True)
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if isinstance(outcome, Fenced):
                 # Another member has the partition now and will meet our inbox rows.
                 logger.info(
                     "partition was taken over", extra={"topic": batch.topic, "partition": batch.partition}
                 )
+            elif outcome is not None:
+                raise outcome
 
     def _decoded(self, record: Record) -> Received[Event] | _Poison:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -50,6 +51,11 @@ class Member:
         self._pace = pace
         self._id = uuid4()
         self._epochs: dict[Partition, int] = {}
+        self._ends: dict[Partition, int] = {}
+        self._unread: set[Partition] = set()
+        self._look_everywhere_at = float("-inf")
+        self._finished: list[Delivery] = []
+        self._committing: asyncio.Task[set[Partition]] | None = None
         self._turns = Turns()
         self._holds_too_many = False
 
@@ -67,6 +73,17 @@ class Member:
         """Records not yet committed in the partitions this member holds. Raises BrokerUnavailable."""
         async with self._connection() as connection:
             return int(await connection.fetchval(_LAG, self.group, self._id))
+
+    def hear(self, source: Partition, end: int) -> None:
+        """A hint: there are records of this partition up to an offset."""
+        if source in self._epochs and end > self._ends.get(source, 0):
+            self._unread.add(source)
+            self.news.set()
+
+    def look_everywhere(self) -> None:
+        """Hints may have been missed."""
+        self._look_everywhere_at = float("-inf")
+        self.news.set()
 
     async def belong(self) -> None:
         """Keep the lease and read, until cancelled. An outage is waited for."""
@@ -103,7 +120,7 @@ class Member:
         mine = [tenure for tenure in tenures if tenure["member"] == self._id and _source(tenure) not in given]
         self._hold({_source(tenure): tenure["epoch"] for tenure in [*mine, *taken]})
         if taken:
-            self.news.set()
+            self.look_everywhere()
 
     def _compare_to_fair_share(
         self, members: Sequence[Any], tenures: Sequence[Any]
@@ -136,35 +153,65 @@ class Member:
         for source, epoch in self._epochs.items():
             if epochs.get(source) != epoch:
                 self._turns.drop(source)
+                self._ends.pop(source, None)
         self._epochs = epochs
 
     async def _fetch(self) -> None:
-        """Read the next batch of every partition that has none waiting, in one query."""
-        idle = {source: epoch for source, epoch in self._epochs.items() if not self._turns.busy(source)}
+        """Read the next batch of every partition that has news and no batch waiting, in one query.
+
+        All partitions are looked at now and then, as if all had news: hints are no more than that.
+        """
+        everywhere = time.monotonic() >= self._look_everywhere_at
+        wanted = self._epochs if everywhere else self._epochs.keys() & self._unread
+        idle = {source: self._epochs[source] for source in wanted if not self._turns.busy(source)}
+        self._unread -= idle.keys()
+        if everywhere:
+            self._look_everywhere_at = time.monotonic() + self._pace.poll_seconds
         if not idle:
             return
-        async with self._connection() as connection:
-            rows = await connection.fetch(
-                _FETCH, self.group, self._id, *_columns(idle), list(idle.values()),
-                self._pace.batch_size, _FETCH_BYTES // len(idle),
-            )  # fmt: skip
-        for source, records in groupby(rows, key=_source):
+        bytes_each = _FETCH_BYTES // len(idle)
+        try:
+            async with self._connection() as connection:
+                rows = await connection.fetch(
+                    _FETCH, self.group, self._id, *_columns(idle), list(idle.values()),
+                    self._pace.batch_size, bytes_each,
+                )  # fmt: skip
+        except BrokerError:
+            self._unread |= idle.keys()
+            raise
+        for source, found in groupby(rows, key=_source):
+            records = tuple(_record(row) for row in found)
             if self._epochs.get(source) == idle[source] and not self._turns.busy(source):
-                batch = tuple(_record(row) for row in records)
-                self._turns.offer(Delivery(*source, batch, idle[source], self._commit))
+                delivery = Delivery(*source, records, idle[source], self._commit)
+                self._turns.offer(delivery)
+                self._ends[source] = delivery.end
+                if len(records) == self._pace.batch_size or _size(records) >= bytes_each:
+                    self._unread.add(source)
 
     async def _commit(self, delivery: Delivery) -> None:
-        async with self._connection() as connection:
-            done = await connection.execute(
-                _COMMIT, self.group, self._id, *delivery.source, delivery.epoch, delivery.end
-            )
+        """Batches that are finished at the same moment are committed together."""
+        self._finished.append(delivery)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_finished())
+        committed = await asyncio.shield(self._committing)
         self._turns.settle(delivery)
-        if done == "UPDATE 0":
+        if delivery.source not in committed:
             self.reshuffle.set()
             raise Fenced
-        self.news.set()
+        if delivery.source in self._unread:
+            self.news.set()
         if self._holds_too_many:
             self.reshuffle.set()
+
+    async def _commit_finished(self) -> set[Partition]:
+        """Returns the partitions that are still ours."""
+        finished, self._finished, self._committing = self._finished, [], None
+        async with self._connection() as connection:
+            rows = await connection.fetch(
+                _COMMIT, self.group, self._id, *_columns(one.source for one in finished),
+                [one.epoch for one in finished], [one.end for one in finished],
+            )  # fmt: skip
+        return {_source(row) for row in rows}
 
 
 def fair_share(members: Sequence[UUID], member: UUID, partitions: int, *, turn: int = 0) -> int:
@@ -199,6 +246,10 @@ def _source(row: Any) -> Partition:
 def _columns(sources: Iterable[Partition]) -> tuple[list[str], list[int]]:
     pairs = list(sources)
     return [topic for topic, _ in pairs], [partition for _, partition in pairs]
+
+
+def _size(records: Iterable[Record]) -> int:
+    return sum(len(record.value) for record in records)
 
 
 def _record(row: Any) -> Record:
@@ -281,9 +332,12 @@ _FETCH = """
 
 # A commit that a crash of the server forgets is a redelivery, so nobody waits for the disk.
 _COMMIT = """
-    UPDATE assignment SET committed = greatest(committed, $6)
-    FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
-    WHERE group_name = $1 AND member = $2 AND topic = $3 AND partition = $4 AND epoch = $5
+    UPDATE assignment AS a SET committed = greatest(a.committed, finished.position)
+    FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait,
+        unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[]) AS finished (topic, partition, epoch, position)
+    WHERE a.group_name = $1 AND a.member = $2 AND a.topic = finished.topic
+        AND a.partition = finished.partition AND a.epoch = finished.epoch
+    RETURNING a.topic, a.partition
 """
 
 _LAG = """
