@@ -26,6 +26,7 @@ from libs.common.db import ALL_STORES, Base, Database, fetch, impersonal, switch
 from libs.common.errors import Unavailable
 from libs.common.events import Event, PersonalEvent, Received, Undecodable, UnknownType, decode, topics_of
 from libs.common.personal.tombstones import erased_among
+from libs.common.rest import rest
 from libs.common.telemetry import consumer_span, continuing
 
 logger = logging.getLogger(__name__)
@@ -116,8 +117,10 @@ class Consumer:
                     self._subscription = subscription
                     while (batch := await self._next(subscription)) is not None:
                         # What waits in other partitions costs no transaction of its own.
+                        began = time.monotonic()
                         await self._take([batch, *subscription.ready()])
                         failures = 0
+                        await rest(began)
             except (BrokerError, Unavailable) as error:
                 failures += 1
                 logger.warning("consumer waits", extra={"error": type(error).__name__, "failures": failures})

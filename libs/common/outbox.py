@@ -24,6 +24,7 @@ from libs.common.db import Base, Database, fetch, impersonal, ring_after_commit
 from libs.common.errors import Unavailable
 from libs.common.events import MAXIMUM_BYTES, Event, envelope_of, headers_of
 from libs.common.listen import Listener
+from libs.common.rest import rest
 from libs.common.telemetry import traceparent_of
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,11 @@ _UNSENT = """
     SELECT id, topic, key, headers, payload FROM outbox
     WHERE sent_at IS NULL AND bucket = ANY($1::smallint[]) ORDER BY id LIMIT $2
 """
-_MARK = "UPDATE outbox SET sent_at = now() WHERE id = ANY($1::bigint[])"
+# A mark that a crash of the server forgets is a record sent again, so nobody waits for the disk.
+_MARK = """
+    UPDATE outbox SET sent_at = now() FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
+    WHERE id = ANY($1::bigint[])
+"""
 
 
 class Relay:
@@ -137,6 +142,7 @@ class Relay:
         failures = 0
         async with Listener(self._database.url, CHANNEL) as hints:
             while not self._stopping.is_set():
+                began = time.monotonic()
                 try:
                     await self._notice_a_lost_broker()
                     while await self.sweep() == _BATCH:
@@ -147,6 +153,7 @@ class Relay:
                     self._look_at_cluster_at = float("-inf")
                     logger.warning("relay waits", extra={"error": type(error).__name__, "failures": failures})
                     await asyncio.sleep(min(5.0, 0.1 * 2**failures))
+                await rest(began)
                 await hints.wait(_POLL_SECONDS)
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from libs.common.inbox import Consumer, Handlers
 from libs.common.listen import Listener
 from libs.common.outbox import Relay
 from libs.common.personal.vault import Vault
+from libs.common.rest import rest
 from libs.common.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,7 @@ class Worker:
                 else None
             )
             while not self._stopping.is_set():
+                began = time.monotonic()
                 try:
                     while await duty.step(self._work) and not self._stopping.is_set():
                         pass
@@ -134,6 +137,7 @@ class Worker:
                     # One duty's fault must not end the process that relays and consumes.
                     logger.exception("duty failed", extra={"topic": duty.name})
                     await self._pause(5.0)
+                await rest(began)
                 if hints is not None:
                     await _either(hints.wait(duty.every.total_seconds()), self._stopping.wait())
                 else:

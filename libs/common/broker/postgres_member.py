@@ -54,6 +54,7 @@ class Member:
         self._ends: dict[Partition, int] = {}
         self._unread: set[Partition] = set()
         self._look_everywhere_at = float("-inf")
+        self._wants_more = False
         self._finished: list[Delivery] = []
         self._committing: asyncio.Task[set[Partition]] | None = None
         self._turns = Turns()
@@ -63,7 +64,12 @@ class Member:
         return self
 
     async def __anext__(self) -> Batch:
-        return await self._turns.take()
+        self._wants_more = True
+        self.news.set()
+        try:
+            return await self._turns.take()
+        finally:
+            self._wants_more = False
 
     def ready(self) -> Sequence[Batch]:
         """What else is ready now."""
@@ -159,8 +165,11 @@ class Member:
     async def _fetch(self) -> None:
         """Read the next batch of every partition that has news and no batch waiting, in one query.
 
-        All partitions are looked at now and then, as if all had news: hints are no more than that.
+        Nothing is read ahead: what comes while the consumer works is read when it asks, so that its batches grow
+        with the load. All partitions are looked at now and then, as if all had news: hints are no more than that.
         """
+        if not self._wants_more:
+            return
         everywhere = time.monotonic() >= self._look_everywhere_at
         wanted = self._epochs if everywhere else self._epochs.keys() & self._unread
         idle = {source: self._epochs[source] for source in wanted if not self._turns.busy(source)}
@@ -198,8 +207,6 @@ class Member:
         if delivery.source not in committed:
             self.reshuffle.set()
             raise Fenced
-        if delivery.source in self._unread:
-            self.news.set()
         if self._holds_too_many:
             self.reshuffle.set()
 
