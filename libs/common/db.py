@@ -5,7 +5,7 @@ Row-level security is the net under every query: a session that is bound to no s
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, ClassVar, cast
@@ -13,8 +13,9 @@ from uuid import UUID
 
 import orjson
 from asyncpg import InterfaceError as DriverError
-from asyncpg import InternalClientError, PostgresError
+from asyncpg import InternalClientError, PostgresError, Record
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -26,7 +27,13 @@ from libs.common.errors import Unavailable
 ALL_STORES = "*"
 """The scope of a worker's own machinery and of the few look-ups that cross stores, each opened by name."""
 
-_NOTIFY = "SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel"
+# A hint that a crash of the server forgets costs one interval of polling, so nobody waits for the disk.
+_NOTIFY = """
+    SELECT pg_notify(channel, '')
+    FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait, unnest($1::text[]) AS channel
+"""
+_ROLLED_BACK_WITHIN = 5.0
+_DIALECT = postgresql.dialect(paramstyle="numeric_dollar")
 _BIND_STORE = text("SELECT set_config('app.store', :store, true)")
 
 
@@ -123,6 +130,28 @@ class Database:
             raise
 
     @asynccontextmanager
+    async def transaction(self, store_id: UUID | str) -> AsyncGenerator["Transaction"]:
+        """As `session`, without a unit of work: for machinery that runs for every event, through `fetch` alone."""
+        try:
+            async with self._driver() as driver:
+                transaction = Transaction(driver)
+                try:
+                    await driver.execute(f"BEGIN; SELECT set_config('app.store', '{store_id}', true)")
+                    yield transaction
+                    if await driver.execute("COMMIT") != "COMMIT":
+                        raise RuntimeError("a transaction went on after a statement had failed")
+                except BaseException as error:
+                    if driver.is_closed() and isinstance(error, DriverError):
+                        raise Unavailable from error
+                    await _roll_back(driver)
+                    raise
+            self._ring(transaction.info.get("rings", ()))
+        except Exception as error:
+            if is_outage(error):
+                raise Unavailable from error
+            raise
+
+    @asynccontextmanager
     async def _driver(self) -> AsyncGenerator[Any]:
         """A live connection of the pool without SQLAlchemy around it, which costs more than a short query."""
         connection = await self.engine.raw_connection()
@@ -159,7 +188,27 @@ class Database:
         await self.engine.dispose()
 
 
-def ring_after_commit(session: AsyncSession, channel: str) -> None:
+class Transaction:
+    """A running transaction of a driver's connection. `info` is as a session's."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self.info: dict[Any, Any] = {}
+
+
+async def _roll_back(driver: Any) -> None:
+    """A connection that does not answer is let go of, and its transaction with it."""
+    try:
+        async with asyncio.timeout(_ROLLED_BACK_WITHIN):
+            await driver.execute("ROLLBACK")
+    except Exception:
+        driver.terminate()
+    except BaseException:
+        driver.terminate()
+        raise
+
+
+def ring_after_commit(session: "AsyncSession | Transaction", channel: str) -> None:
     """Wake whoever listens on a channel of this database, once the session has committed.
 
     Not within the transaction: a NOTIFY there makes all commits of the server queue for one lock.
@@ -188,23 +237,50 @@ async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
         await session.execute(_BIND_STORE, {"store": str(store_id)})
 
 
-async def fetch(session: AsyncSession, query: str, *arguments: object) -> list[Any]:
+async def fetch(session: AsyncSession | Transaction, query: str, *arguments: object) -> list[Any]:
     """The rows of one statement within the session's transaction, read by name, arguments as `$1` and on.
 
     For paths where a statement's way through SQLAlchemy costs more than the statement. What the unit of work
     still holds is not flushed first. Raises Unavailable on a connection that is gone.
     """
-    if session.in_transaction():
-        connection = session.sync_session.connection()
-    else:
-        connection = (await session.connection()).sync_connection
-    driver: Any = cast(Any, connection).connection.driver_connection
+    driver = session.driver if isinstance(session, Transaction) else await _driver_of(session)
     try:
-        return await driver.fetch(query, *arguments)
+        return await driver.fetch(query, *arguments, record_class=Row)
     except DriverError as error:
         if driver.is_closed():
             raise Unavailable from error
         raise
+
+
+class Row(Record):
+    """A row whose columns are its attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+class Query:
+    """A statement with named places, `:name`, that is compiled once and given to the driver: see `fetch`."""
+
+    def __init__(self, statement: str) -> None:
+        compiled = text(statement).compile(dialect=_DIALECT)
+        self._statement = str(compiled)
+        self._places: Sequence[str] = compiled.positiontup or ()
+
+    async def rows(self, session: AsyncSession | Transaction, **values: object) -> list[Any]:
+        """Its rows. Raises KeyError when a place is not filled."""
+        return await fetch(session, self._statement, *(values[place] for place in self._places))
+
+
+async def _driver_of(session: AsyncSession) -> Any:
+    if session.in_transaction():
+        connection = session.sync_session.connection()
+    else:
+        connection = (await session.connection()).sync_connection
+    return cast(Any, connection).connection.driver_connection
 
 
 def is_outage(error: BaseException) -> bool:

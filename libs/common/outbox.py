@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.broker import Broker, BrokerError, Record
-from libs.common.db import Base, Database, fetch, impersonal, ring_after_commit
+from libs.common.db import ALL_STORES, Base, Database, fetch, impersonal, ring_after_commit
 from libs.common.errors import Unavailable
 from libs.common.events import MAXIMUM_BYTES, Event, envelope_of, headers_of
 from libs.common.listen import Listener
@@ -162,15 +162,15 @@ class Relay:
 
     async def sweep(self) -> int:
         """Send one batch from every bucket nobody else holds. Returns how many events were sent."""
-        async with self._database.platform_session() as session:
-            buckets = [row["bucket"] for row in await fetch(session, _TAKE_BUCKETS)]
+        async with self._database.transaction(ALL_STORES) as transaction:
+            buckets = [row["bucket"] for row in await fetch(transaction, _TAKE_BUCKETS)]
             if not buckets:
                 return 0
-            rows = await fetch(session, _UNSENT, buckets, _BATCH)
+            rows = await fetch(transaction, _UNSENT, buckets, _BATCH)
             if rows:
                 await self._ensure_topics({row["topic"] for row in rows})
                 await self._broker.publish([_record(row) for row in rows])
-                await fetch(session, _MARK, [row["id"] for row in rows])
+                await fetch(transaction, _MARK, [row["id"] for row in rows])
             return len(rows)
 
     async def _ensure_topics(self, topics: set[str]) -> None:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from libs.common.http import PlatformSession
+from libs.common.db import ALL_STORES
 from services.privacy.keyring import service
 from services.privacy.keyring.callers import CallingService
 from services.privacy.keyring.domain import Grant, check_govern, check_mint, granted
@@ -31,42 +31,39 @@ router = APIRouter(prefix="/keyring/v1", tags=["keyring"])
 
 
 @router.post("/stores/secrets")
-async def store_secrets(
-    request: Request, caller: CallingService, session: PlatformSession, asked: StoresAsked
-) -> Answer[StoreSecret]:
+async def store_secrets(request: Request, caller: CallingService, asked: StoresAsked) -> Answer[StoreSecret]:
     """The secret of each store, from which subject ids and blind indexes are derived."""
-    items = await service.store_secrets(
-        session, stores=asked.stores, master_keys=request.app.state.master_keys
-    )
+    state = request.app.state
+    async with state.database.transaction(ALL_STORES) as transaction:
+        items = await service.store_secrets(transaction, stores=asked.stores, master_keys=state.master_keys)
     return Answer(items=items)
 
 
 @router.post("/keys/mint")
-async def mint(
-    request: Request, caller: CallingService, session: PlatformSession, asked: KeysAsked
-) -> Answer[MintedKey]:
+async def mint(request: Request, caller: CallingService, asked: KeysAsked) -> Answer[MintedKey]:
     """Keys to seal with, made if need be. Making one twice gives the same."""
     check_mint(_grant(request, caller), {item.retention for item in asked.items})
-    items = await service.mint(session, wanted=asked.items, master_keys=request.app.state.master_keys)
+    state = request.app.state
+    async with state.database.transaction(ALL_STORES) as transaction:
+        items = await service.mint(transaction, wanted=asked.items, master_keys=state.master_keys)
     return Answer(items=items)
 
 
 @router.post("/keys/open")
-async def open_keys(
-    request: Request, caller: CallingService, session: PlatformSession, asked: OpeningAsked
-) -> Answer[OpenedKey]:
+async def open_keys(request: Request, caller: CallingService, asked: OpeningAsked) -> Answer[OpenedKey]:
     """Keys to open boxes with, counted by service and purpose."""
     state = request.app.state
-    items = await service.open_keys(
-        session,
-        service=caller,
-        grant=_grant(request, caller),
-        purpose=asked.purpose,
-        key_ids=asked.key_ids,
-        today=state.clock().date(),
-        master_keys=state.master_keys,
-        log=state.destructions,
-    )
+    async with state.database.transaction(ALL_STORES) as transaction:
+        items = await service.open_keys(
+            transaction,
+            service=caller,
+            grant=_grant(request, caller),
+            purpose=asked.purpose,
+            key_ids=asked.key_ids,
+            today=state.clock().date(),
+            master_keys=state.master_keys,
+            log=state.destructions,
+        )
     return Answer(items=items)
 
 
@@ -82,39 +79,39 @@ async def destroy(request: Request, caller: CallingService, asked: ErasuresAsked
 
 
 @router.post("/keys/restrict")
-async def restrict(
-    request: Request, caller: CallingService, session: PlatformSession, asked: LivesAsked
-) -> Answer[Changed]:
+async def restrict(request: Request, caller: CallingService, asked: LivesAsked) -> Answer[Changed]:
     """Open the keys of these people for storage, rights and legal claims only; what is sealed next has new keys."""
     check_govern(_grant(request, caller))
-    return Answer(items=await service.restrict(session, lives=asked.items))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await service.restrict(transaction, lives=asked.items)
+    return Answer(items=items)
 
 
 @router.post("/keys/lift")
-async def lift(
-    request: Request, caller: CallingService, session: PlatformSession, asked: LivesAsked
-) -> Answer[Changed]:
+async def lift(request: Request, caller: CallingService, asked: LivesAsked) -> Answer[Changed]:
     """End restrictions: every key of these people opens again."""
     check_govern(_grant(request, caller))
-    return Answer(items=await service.lift(session, lives=asked.items))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await service.lift(transaction, lives=asked.items)
+    return Answer(items=items)
 
 
 @router.post("/keys/object")
-async def object_to(
-    request: Request, caller: CallingService, session: PlatformSession, asked: ObjectionsAsked
-) -> Answer[Changed]:
+async def object_to(request: Request, caller: CallingService, asked: ObjectionsAsked) -> Answer[Changed]:
     """Close the present and future keys of these people to a purpose, or allow it again."""
     check_govern(_grant(request, caller))
-    return Answer(items=await service.object_to(session, objections=asked.items))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await service.object_to(transaction, objections=asked.items)
+    return Answer(items=items)
 
 
 @router.post("/keys/retire")
-async def retire(
-    request: Request, caller: CallingService, session: PlatformSession, asked: RetirementsAsked
-) -> Answer[Retired]:
+async def retire(request: Request, caller: CallingService, asked: RetirementsAsked) -> Answer[Retired]:
     """Seal no more with the present keys of these people; they open until they are destroyed."""
     check_govern(_grant(request, caller))
-    return Answer(items=await service.retire(session, retirements=asked.items))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await service.retire(transaction, retirements=asked.items)
+    return Answer(items=items)
 
 
 @router.post("/keys/destroy-retired")
@@ -129,12 +126,12 @@ async def destroy_retired(
 
 
 @router.post("/keys/status")
-async def status(
-    request: Request, caller: CallingService, session: PlatformSession, asked: SubjectsAsked
-) -> Answer[SubjectStatus]:
+async def status(request: Request, caller: CallingService, asked: SubjectsAsked) -> Answer[SubjectStatus]:
     """The keys that still open, without their material, and what was objected to."""
     check_govern(_grant(request, caller))
-    return Answer(items=await service.status(session, subjects=asked.items))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await service.status(transaction, subjects=asked.items)
+    return Answer(items=items)
 
 
 def _grant(request: Request, caller: str) -> Grant:

@@ -9,10 +9,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from libs.common.db import Database
+from libs.common.db import ALL_STORES, Database, Query, Row, Transaction
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.destructions import service as destructions
 from services.privacy.keyring.domain import (
@@ -49,10 +46,10 @@ _KEY_BYTES = 32
 
 # --- Secrets of stores -----------------------------------------------------------------------------------
 
-_SECRETS = text("""
+_SECRETS = Query("""
     SELECT store_id, wrapped, master_key_id FROM store_secret WHERE store_id = ANY(CAST(:stores AS uuid[]))
 """)
-_NEW_SECRETS = text("""
+_NEW_SECRETS = Query("""
     INSERT INTO store_secret (store_id, wrapped, master_key_id)
     SELECT store_id, wrapped, :master_key_id
     FROM unnest(CAST(:stores AS uuid[]), CAST(:wrapped AS bytea[])) AS new (store_id, wrapped)
@@ -62,28 +59,30 @@ _NEW_SECRETS = text("""
 
 
 async def store_secrets(
-    session: AsyncSession, *, stores: Sequence[UUID], master_keys: MasterKeys
+    transaction: Transaction, *, stores: Sequence[UUID], master_keys: MasterKeys
 ) -> list[StoreSecret]:
     """The secret of each store; whoever comes first makes it."""
-    found = await _secrets(session, stores, master_keys)
+    found = await _secrets(transaction, stores, master_keys)
     if missing := [store_id for store_id in dict.fromkeys(stores) if store_id not in found]:
         wrapped = [
             master_keys.wrap(os.urandom(_KEY_BYTES), store_secret_binding(store_id)) for store_id in missing
         ]
-        await session.execute(
-            _NEW_SECRETS, {"stores": missing, "wrapped": wrapped, "master_key_id": master_keys.present_id}
+        await _NEW_SECRETS.rows(
+            transaction, stores=missing, wrapped=wrapped, master_key_id=master_keys.present_id
         )
         # Another caller may have been first, so what was made here is not what counts.
-        found |= await _secrets(session, missing, master_keys)
+        found |= await _secrets(transaction, missing, master_keys)
     return [StoreSecret(store_id=store_id, secret=found[store_id]) for store_id in stores]
 
 
-async def _secrets(session: AsyncSession, stores: Sequence[UUID], master_keys: MasterKeys) -> dict[UUID, str]:
+async def _secrets(
+    transaction: Transaction, stores: Sequence[UUID], master_keys: MasterKeys
+) -> dict[UUID, str]:
     return {
         row.store_id: _base64(
             master_keys.unwrap(row.wrapped, row.master_key_id, store_secret_binding(row.store_id))
         )
-        for row in await session.execute(_SECRETS, {"stores": stores})
+        for row in await _SECRETS.rows(transaction, stores=stores)
     }
 
 
@@ -92,7 +91,7 @@ async def _secrets(session: AsyncSession, stores: Sequence[UUID], master_keys: M
 _Place = tuple[UUID, UUID, Retention, str]
 """Store, subject, retention, bucket."""
 
-_EXISTING = text("""
+_EXISTING = Query("""
     SELECT wanted.*, person.generation, person.erased_at IS NOT NULL AS erased,
         key.key_id, key.wrapped, key.master_key_id, key.expires_on
     FROM unnest(
@@ -111,7 +110,7 @@ _EXISTING = text("""
 # committed, so that an erasure sees either none of it or all of it. The updates that change nothing are what
 # makes ON CONFLICT return, and lock, the row that is there. Rows are taken in order, so no two batches deadlock.
 # The epoch is of the moment before the lock: whoever came between may have made the key and restricted it.
-_MINT = text("""
+_MINT = Query("""
     WITH wanted AS (
         SELECT * FROM unnest(
             CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[]),
@@ -152,7 +151,7 @@ _MINT = text("""
 
 
 async def mint(
-    session: AsyncSession, *, wanted: Sequence[KeyAsked], master_keys: MasterKeys
+    transaction: Transaction, *, wanted: Sequence[KeyAsked], master_keys: MasterKeys
 ) -> list[MintedKey]:
     """The newest key of each place that seals, made if there is none.
 
@@ -163,44 +162,42 @@ async def mint(
         begins[_place(item)] |= item.begin
     keys = {
         place: key
-        for place, key in (await _existing(session, begins, master_keys)).items()
+        for place, key in (await _existing(transaction, begins, master_keys)).items()
         if key.error is None or not begins[place]
     }
     while missing := {place: begin for place, begin in begins.items() if place not in keys}:
-        keys |= await _made(session, missing, master_keys)
+        keys |= await _made(transaction, missing, master_keys)
     return [keys[_place(item)] for item in wanted]
 
 
 async def _existing(
-    session: AsyncSession, places: Iterable[_Place], master_keys: MasterKeys
+    transaction: Transaction, places: Iterable[_Place], master_keys: MasterKeys
 ) -> dict[_Place, MintedKey]:
-    rows = await session.execute(_EXISTING, _place_columns(places))
+    rows = await _EXISTING.rows(transaction, **_place_columns(places))
     return {_place(row): _minted(row, master_keys) for row in rows if row.erased or row.key_id is not None}
 
 
 async def _made(
-    session: AsyncSession, begins: Mapping[_Place, bool], master_keys: MasterKeys
+    transaction: Transaction, begins: Mapping[_Place, bool], master_keys: MasterKeys
 ) -> dict[_Place, MintedKey]:
     key_ids = [uuid4() for _ in begins]
     wrapped = [
         master_keys.wrap(os.urandom(_KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
         for key_id, (store_id, subject_id, _, _) in zip(key_ids, begins, strict=True)
     ]
-    rows = await session.execute(
-        _MINT,
-        {
-            **_place_columns(begins),
-            "begins": list(begins.values()),
-            "expiries": [retention.period.expires_on(bucket) for _, _, retention, bucket in begins],
-            "key_ids": key_ids,
-            "wrapped": wrapped,
-            "master_key_id": master_keys.present_id,
-        },
+    rows = await _MINT.rows(
+        transaction,
+        **_place_columns(begins),
+        begins=list(begins.values()),
+        expiries=[retention.period.expires_on(bucket) for _, _, retention, bucket in begins],
+        key_ids=key_ids,
+        wrapped=wrapped,
+        master_key_id=master_keys.present_id,
     )
     return {_place(row): _minted(row, master_keys) for row in rows if row.erased or row.seals}
 
 
-def _minted(row: Row[Any], master_keys: MasterKeys) -> MintedKey:
+def _minted(row: Row, master_keys: MasterKeys) -> MintedKey:
     if row.key_id is None or (row.erased and Retention(row.retention) not in SEALS_AFTER_ERASURE):
         return MintedKey(error="subject-erased")
     return MintedKey(
@@ -222,7 +219,7 @@ def _place_columns(places: Iterable[_Place]) -> dict[str, list[Any]]:
 
 # --- Opening ---------------------------------------------------------------------------------------------
 
-_OPEN = text("""
+_OPEN = Query("""
     WITH found AS (
         SELECT key_id, store_id, subject_id, generation, wrapped, master_key_id,
             CASE WHEN NOT retention = ANY(CAST(:retentions AS text[])) THEN 'forbidden'
@@ -244,7 +241,7 @@ _OPEN = text("""
 
 
 async def open_keys(
-    session: AsyncSession,
+    transaction: Transaction,
     *,
     service: str,
     grant: Grant,
@@ -255,23 +252,21 @@ async def open_keys(
     log: Database,
 ) -> list[OpenedKey]:
     """Each key the grant allows for the purpose, counted; that a key is destroyed only the log can say."""
-    rows = await session.execute(
-        _OPEN,
-        {
-            "key_ids": key_ids,
-            "retentions": list(grant.open.get(purpose, frozenset())),
-            "despite_restriction": purpose in OPENS_DESPITE_RESTRICTION,
-            "today": today,
-            "service": service,
-            "purpose": purpose,
-        },
+    rows = await _OPEN.rows(
+        transaction,
+        key_ids=key_ids,
+        retentions=list(grant.open.get(purpose, frozenset())),
+        despite_restriction=purpose in OPENS_DESPITE_RESTRICTION,
+        today=today,
+        service=service,
+        purpose=purpose,
     )
     found = {row.key_id: _opened(row, master_keys) for row in rows}
     found |= await _not_found(log, [key_id for key_id in key_ids if key_id not in found])
     return [found[key_id] for key_id in key_ids]
 
 
-def _opened(row: Row[Any], master_keys: MasterKeys) -> OpenedKey:
+def _opened(row: Row, master_keys: MasterKeys) -> OpenedKey:
     if row.error is not None:
         return OpenedKey(key_id=row.key_id, error=row.error)
     return OpenedKey(
@@ -286,8 +281,8 @@ def _opened(row: Row[Any], master_keys: MasterKeys) -> OpenedKey:
 async def _not_found(log: Database, key_ids: Sequence[UUID]) -> dict[UUID, OpenedKey]:
     if not key_ids:
         return {}
-    async with log.platform_session() as session:
-        destroyed = await destructions.destroyed_among(session, key_ids)
+    async with log.transaction(ALL_STORES) as transaction:
+        destroyed = await destructions.destroyed_among(transaction, key_ids)
     if lost := len(set(key_ids) - destroyed):
         logger.error("keys are neither kept nor destroyed", extra={"count": lost})
     return {
@@ -299,20 +294,20 @@ async def _not_found(log: Database, key_ids: Sequence[UUID]) -> dict[UUID, Opene
 # --- Restricting -----------------------------------------------------------------------------------------
 
 # The rows of people are locked first: what is being minted is then either seen here, or made after this.
-_LOCK = text("""
+_LOCK = Query("""
     SELECT FROM subject
     JOIN unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[])) AS asked (store_id, subject_id)
         USING (store_id, subject_id)
     ORDER BY store_id, subject_id FOR UPDATE OF subject
 """)
-_SET_STATE = text("""
+_SET_STATE = Query("""
     UPDATE data_key AS key SET state = :state
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
         AS asked (store_id, subject_id, generation)
     WHERE (key.store_id, key.subject_id, key.generation) = (asked.store_id, asked.subject_id, asked.generation)
         AND NOT key.retention = ANY(CAST(:never AS text[])) AND key.state <> :state
 """)
-_COUNT_KEYS = text("""
+_COUNT_KEYS = Query("""
     SELECT asked.position, count(key_id) AS keys
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
         WITH ORDINALITY AS asked (store_id, subject_id, generation, position)
@@ -323,33 +318,35 @@ _COUNT_KEYS = text("""
 """)
 
 
-async def restrict(session: AsyncSession, *, lives: Sequence[LifeAsked]) -> list[Changed]:
+async def restrict(transaction: Transaction, *, lives: Sequence[LifeAsked]) -> list[Changed]:
     """Put what there is of these people on hold; a key that is minted from now on is another one."""
-    return await _set_state(session, lives, "restricted")
+    return await _set_state(transaction, lives, "restricted")
 
 
-async def lift(session: AsyncSession, *, lives: Sequence[LifeAsked]) -> list[Changed]:
+async def lift(transaction: Transaction, *, lives: Sequence[LifeAsked]) -> list[Changed]:
     """Let every key of these people open again, those from before and those from during the restriction."""
-    return await _set_state(session, lives, "active")
+    return await _set_state(transaction, lives, "active")
 
 
-async def _set_state(session: AsyncSession, lives: Sequence[LifeAsked], state: str) -> list[Changed]:
+async def _set_state(transaction: Transaction, lives: Sequence[LifeAsked], state: str) -> list[Changed]:
     values = {**_generation_columns(lives), "never": list(NEVER_RESTRICTED), "state": state}
-    await session.execute(_LOCK, values)
-    await session.execute(_SET_STATE, values)
-    return await _counted(session, lives, [state])
+    await _LOCK.rows(transaction, **values)
+    await _SET_STATE.rows(transaction, **values)
+    return await _counted(transaction, lives, [state])
 
 
-async def _counted(session: AsyncSession, lives: Sequence[LifeAsked], states: Sequence[str]) -> list[Changed]:
+async def _counted(
+    transaction: Transaction, lives: Sequence[LifeAsked], states: Sequence[str]
+) -> list[Changed]:
     values = {**_generation_columns(lives), "never": list(NEVER_RESTRICTED), "states": states}
-    rows = await session.execute(_COUNT_KEYS, values)
+    rows = await _COUNT_KEYS.rows(transaction, **values)
     return [
         Changed(store_id=one.store_id, subject_id=one.subject_id, generation=one.generation, keys=row.keys)
         for one, row in zip(lives, rows, strict=True)
     ]
 
 
-_OBJECT = text("""
+_OBJECT = Query("""
     INSERT INTO objection (store_id, subject_id, generation, purpose)
     SELECT DISTINCT store_id, subject_id, generation, purpose
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
@@ -357,7 +354,7 @@ _OBJECT = text("""
     ORDER BY store_id, subject_id, generation, purpose
     ON CONFLICT DO NOTHING
 """)
-_ALLOW = text("""
+_ALLOW = Query("""
     DELETE FROM objection
     USING unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
         CAST(:purposes AS text[])) AS asked (store_id, subject_id, generation, purpose)
@@ -366,20 +363,20 @@ _ALLOW = text("""
 """)
 
 
-async def object_to(session: AsyncSession, *, objections: Sequence[ObjectionAsked]) -> list[Changed]:
+async def object_to(transaction: Transaction, *, objections: Sequence[ObjectionAsked]) -> list[Changed]:
     """Note what people object to, and forget what they allow again; the last word of a batch counts."""
     last = {(one.store_id, one.subject_id, one.generation, one.purpose): one for one in objections}.values()
-    await session.execute(_LOCK, _generation_columns(objections))
+    await _LOCK.rows(transaction, **_generation_columns(objections))
     for statement, objected in ((_OBJECT, True), (_ALLOW, False)):
         some = [one for one in last if one.objected is objected]
         purposes = {"purposes": [one.purpose for one in some]}
-        await session.execute(statement, {**_generation_columns(some), **purposes})
-    return await _counted(session, objections, ["active", "restricted"])
+        await statement.rows(transaction, **_generation_columns(some), **purposes)
+    return await _counted(transaction, objections, ["active", "restricted"])
 
 
 # --- Destroying ------------------------------------------------------------------------------------------
 
-_END_GENERATIONS = text("""
+_END_GENERATIONS = Query("""
     INSERT INTO subject AS person (store_id, subject_id, generation, generation_id, erased_at)
     SELECT store_id, subject_id, max(generation), gen_random_uuid(), now()
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
@@ -391,7 +388,7 @@ _END_GENERATIONS = text("""
             THEN coalesce(person.erased_at, excluded.erased_at) ELSE person.erased_at END
     RETURNING generation_id, erased_at IS NOT NULL AS erased
 """)
-_KEYS_OF_GENERATIONS = text("""
+_KEYS_OF_GENERATIONS = Query("""
     SELECT asked.position, key_id, retention, bucket, expires_on
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
         WITH ORDINALITY AS asked (store_id, subject_id, generation, position)
@@ -399,8 +396,8 @@ _KEYS_OF_GENERATIONS = text("""
         AND key.generation <= asked.generation
     ORDER BY key.created_at, key.key_id
 """)
-_DELETE = text("DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))")
-_FORGET_OBJECTIONS = text("""
+_DELETE = Query("DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[])) RETURNING key_id")
+_FORGET_OBJECTIONS = Query("""
     DELETE FROM objection USING subject AS person
     WHERE (objection.store_id, objection.subject_id) = (person.store_id, person.subject_id)
         AND person.generation_id = ANY(CAST(:ended AS uuid[])) AND objection.generation <= person.generation
@@ -415,25 +412,25 @@ async def destroy(
     From the first on nothing new can be sealed; from the second on a crash can only delay the third, since
     the log is replayed before a keyring opens anything. All of it may be repeated.
     """
-    async with keyring.platform_session() as session:
-        ended = await _end_generations(session, erasures)
-        answers = await _sentences(session, erasures, today)
+    async with keyring.transaction(ALL_STORES) as transaction:
+        ended = await _end_generations(transaction, erasures)
+        answers = await _sentences(transaction, erasures, today)
     doomed = [key_id for answer in answers for key_id in answer.destroyed]
-    async with log.platform_session() as session:
-        await destructions.append(session, [*doomed, *ended])
-    async with keyring.platform_session() as session:
-        await session.execute(_DELETE, {"key_ids": doomed})
-        await session.execute(_FORGET_OBJECTIONS, {"ended": ended})
+    async with log.transaction(ALL_STORES) as transaction:
+        await destructions.append(transaction, [*doomed, *ended])
+    async with keyring.transaction(ALL_STORES) as transaction:
+        await _DELETE.rows(transaction, key_ids=doomed)
+        await _FORGET_OBJECTIONS.rows(transaction, ended=ended)
     logger.info("keys destroyed", extra={"count": len(doomed), "batch": len(erasures)})
     return answers
 
 
-async def _end_generations(session: AsyncSession, erasures: Sequence[ErasureAsked]) -> list[UUID]:
-    rows = await session.execute(_END_GENERATIONS, _generation_columns(erasures))
+async def _end_generations(transaction: Transaction, erasures: Sequence[ErasureAsked]) -> list[UUID]:
+    rows = await _END_GENERATIONS.rows(transaction, **_generation_columns(erasures))
     return [row.generation_id for row in rows if row.erased]
 
 
-async def _sentences(session: AsyncSession, erasures: Sequence[ErasureAsked], today: date) -> list[Erased]:
+async def _sentences(transaction: Transaction, erasures: Sequence[ErasureAsked], today: date) -> list[Erased]:
     requests: dict[tuple[UUID, UUID], frozenset[str]] = defaultdict(frozenset)
     for asked in erasures:
         requests[asked.store_id, asked.subject_id] |= {str(asked.request_id)}
@@ -447,7 +444,7 @@ async def _sentences(session: AsyncSession, erasures: Sequence[ErasureAsked], to
         )
         for asked in erasures
     ]
-    for row in await session.execute(_KEYS_OF_GENERATIONS, _generation_columns(erasures)):
+    for row in await _KEYS_OF_GENERATIONS.rows(transaction, **_generation_columns(erasures)):
         answer = answers[row.position - 1]
         retention = Retention(row.retention)
         of_person = requests[answer.store_id, answer.subject_id]
@@ -475,7 +472,7 @@ def _generation_columns(lives: Sequence[ErasureAsked] | Sequence[LifeAsked]) -> 
 
 # --- Destroying a part -----------------------------------------------------------------------------------
 
-_RETIRE = text("""
+_RETIRE = Query("""
     UPDATE data_key AS key SET retired_at = now()
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
         CAST(:retentions AS text[])) AS asked (store_id, subject_id, generation, retention)
@@ -483,7 +480,7 @@ _RETIRE = text("""
             = (asked.store_id, asked.subject_id, asked.generation, asked.retention)
         AND key.retired_at IS NULL
 """)
-_RETIRED = text("""
+_RETIRED = Query("""
     SELECT store_id, subject_id, generation, retention, key_id
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
         CAST(:retentions AS text[])) AS asked (store_id, subject_id, generation, retention)
@@ -491,22 +488,22 @@ _RETIRED = text("""
     WHERE retired_at IS NOT NULL
     ORDER BY retention, bucket, epoch
 """)
-_RETIRED_AMONG = text("""
+_RETIRED_AMONG = Query("""
     SELECT key_id FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[])) AND retired_at IS NOT NULL
 """)
 
 
-async def retire(session: AsyncSession, *, retirements: Sequence[RetirementAsked]) -> list[Retired]:
+async def retire(transaction: Transaction, *, retirements: Sequence[RetirementAsked]) -> list[Retired]:
     """Let the present keys of these people only open; every key of theirs that is retired, also from before."""
     places = [(one, retention) for one in retirements for retention in one.retentions]
     values = {
         **_generation_columns([one for one, _ in places]),
         "retentions": [retention for _, retention in places],
     }
-    await session.execute(_LOCK, values)
-    await session.execute(_RETIRE, values)
+    await _LOCK.rows(transaction, **values)
+    await _RETIRE.rows(transaction, **values)
     retired: dict[tuple[UUID, UUID, int, str], list[UUID]] = defaultdict(list)
-    for row in await session.execute(_RETIRED, values):
+    for row in await _RETIRED.rows(transaction, **values):
         place = row.store_id, row.subject_id, row.generation, row.retention
         if row.key_id not in retired[place]:
             retired[place].append(row.key_id)
@@ -527,20 +524,20 @@ async def retire(session: AsyncSession, *, retirements: Sequence[RetirementAsked
 
 async def destroy_retired(keyring: Database, log: Database, *, key_ids: Sequence[UUID]) -> list[DestroyedKey]:
     """Write down which keys go, then let them go, as in `destroy`. A key that is not retired stays."""
-    async with keyring.platform_session() as session:
-        doomed = list((await session.scalars(_RETIRED_AMONG, {"key_ids": key_ids})).all())
-    async with log.platform_session() as session:
-        await destructions.append(session, doomed)
-        destroyed = await destructions.destroyed_among(session, key_ids)
-    async with keyring.platform_session() as session:
-        await session.execute(_DELETE, {"key_ids": doomed})
+    async with keyring.transaction(ALL_STORES) as transaction:
+        doomed = [row.key_id for row in await _RETIRED_AMONG.rows(transaction, key_ids=key_ids)]
+    async with log.transaction(ALL_STORES) as transaction:
+        await destructions.append(transaction, doomed)
+        destroyed = await destructions.destroyed_among(transaction, key_ids)
+    async with keyring.transaction(ALL_STORES) as transaction:
+        await _DELETE.rows(transaction, key_ids=doomed)
     logger.info("retired keys destroyed", extra={"count": len(doomed)})
     return [DestroyedKey(key_id=key_id, destroyed=key_id in destroyed) for key_id in key_ids]
 
 
 # --- Looking at what is left -----------------------------------------------------------------------------
 
-_STATUS = text("""
+_STATUS = Query("""
     SELECT asked.position, person.generation AS present, person.erased_at IS NOT NULL AS erased,
         key.key_id, key.retention, key.bucket, key.generation, key.state, key.expires_on,
         key.retired_at IS NOT NULL AS retired
@@ -550,7 +547,7 @@ _STATUS = text("""
     LEFT JOIN data_key AS key USING (store_id, subject_id)
     ORDER BY asked.position, key.generation, key.retention, key.bucket, key.epoch
 """)
-_OBJECTIONS = text("""
+_OBJECTIONS = Query("""
     SELECT asked.position, generation, purpose
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]))
         WITH ORDINALITY AS asked (store_id, subject_id, position)
@@ -559,7 +556,7 @@ _OBJECTIONS = text("""
 """)
 
 
-async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> list[SubjectStatus]:
+async def status(transaction: Transaction, *, subjects: Sequence[SubjectAsked]) -> list[SubjectStatus]:
     """The keys that still open, without their material, and what was objected to."""
     answers = [
         SubjectStatus(
@@ -573,7 +570,7 @@ async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> 
         for asked in subjects
     ]
     asked = {"stores": [one.store_id for one in subjects], "subjects": [one.subject_id for one in subjects]}
-    for row in await session.execute(_STATUS, asked):
+    for row in await _STATUS.rows(transaction, **asked):
         answer = answers[row.position - 1]
         answer.generation, answer.erased = row.present or 0, row.erased
         if row.key_id is not None:
@@ -588,7 +585,7 @@ async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> 
                     expires_on=row.expires_on,
                 )
             )
-    for row in await session.execute(_OBJECTIONS, asked):
+    for row in await _OBJECTIONS.rows(transaction, **asked):
         objection = LiveObjection(generation=row.generation, purpose=Purpose(row.purpose))
         answers[row.position - 1].objections.append(objection)
     return answers
@@ -596,7 +593,7 @@ async def status(session: AsyncSession, *, subjects: Sequence[SubjectAsked]) -> 
 
 # --- Replaying the log -----------------------------------------------------------------------------------
 
-_END_LOGGED = text("""
+_END_LOGGED = Query("""
     UPDATE subject SET erased_at = now()
     WHERE generation_id = ANY(CAST(:key_ids AS uuid[])) AND erased_at IS NULL
 """)
@@ -608,19 +605,18 @@ async def replay(keyring: Database, log: Database) -> int:
     Returns how many keys had come back.
     """
     returned = 0
-    async with log.platform_session() as reading:
+    async with log.transaction(ALL_STORES) as reading:
         async for key_ids in destructions.read(reading):
-            async with keyring.platform_session() as session:
-                deleted: Any = await session.execute(_DELETE, {"key_ids": key_ids})
-                await session.execute(_END_LOGGED, {"key_ids": key_ids})
-                await session.execute(_FORGET_OBJECTIONS, {"ended": key_ids})
-            returned += deleted.rowcount
+            async with keyring.transaction(ALL_STORES) as transaction:
+                returned += len(await _DELETE.rows(transaction, key_ids=key_ids))
+                await _END_LOGGED.rows(transaction, key_ids=key_ids)
+                await _FORGET_OBJECTIONS.rows(transaction, ended=key_ids)
     if returned:
         logger.warning("destroyed keys had come back and were destroyed again", extra={"count": returned})
     return returned
 
 
-def _unwrapped(row: Row[Any], master_keys: MasterKeys) -> str:
+def _unwrapped(row: Row, master_keys: MasterKeys) -> str:
     binding = data_key_binding(row.key_id, row.store_id, row.subject_id)
     return _base64(master_keys.unwrap(row.wrapped, row.master_key_id, binding))
 
