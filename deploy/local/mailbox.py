@@ -10,7 +10,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
+from email.policy import compat32
 from email.policy import default as modern
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -51,7 +55,7 @@ class Mailbox:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._summaries = OrderedDict(
-            (file.stem, _summary(file.stem, _parse(file))) for file in sorted(folder.glob("*.eml"))
+            (file.stem, _summary(file.stem, file.read_bytes())) for file in sorted(folder.glob("*.eml"))
         )
 
     def messages(self, to: str | None = None) -> list[Summary]:
@@ -78,7 +82,7 @@ class Mailbox:
         message_id = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         content = f"{_ENVELOPE_TO}: {', '.join(recipients)}\r\n".encode() + content
         await asyncio.to_thread(_write, self._file(message_id), content)
-        self._summaries[message_id] = _summary(message_id, message_from_bytes(content, policy=modern))
+        self._summaries[message_id] = _summary(message_id, content)
         while len(self._summaries) > KEPT:
             oldest, _ = self._summaries.popitem(last=False)
             self._file(oldest).unlink(missing_ok=True)
@@ -124,19 +128,29 @@ def _parse(file: Path) -> EmailMessage:
     return message_from_bytes(file.read_bytes(), policy=modern)
 
 
-def _summary(message_id: str, mail: EmailMessage) -> Summary:
+def _summary(message_id: str, content: bytes) -> Summary:
+    """By the old policy, which takes a tenth of the time."""
+    mail = BytesHeaderParser(policy=compat32).parsebytes(content)
     return Summary(
         id=message_id,
         to=[recipient.strip() for recipient in str(mail[_ENVELOPE_TO] or "").split(",")],
-        subject=str(mail["Subject"] or ""),
-        date=_arrived(message_id, mail),
+        subject=_decoded(str(mail["Subject"] or "")),
+        date=_arrived(message_id, str(mail["Date"])),
     )
 
 
-def _arrived(message_id: str, mail: EmailMessage) -> str:
+def _decoded(header: str) -> str:
+    """RFC 2047; as it came where it is not what it says."""
+    try:
+        return str(make_header(decode_header(header)))
+    except (HeaderParseError, LookupError, ValueError):
+        return header
+
+
+def _arrived(message_id: str, date: str) -> str:
     """The mail's own date, or the moment of arrival when it has none that can be read."""
     try:
-        return parsedate_to_datetime(str(mail["Date"])).isoformat()
+        return parsedate_to_datetime(date).isoformat()
     except ValueError:
         return time.strftime(
             "%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(int(message_id.split("-", maxsplit=1)[0]) / 1e9)

@@ -5,6 +5,7 @@ erasure takes what was not sent yet. It is deleted when the mail server has acce
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 from functools import cache
@@ -16,13 +17,15 @@ from uuid import UUID, uuid4
 import aiosmtplib
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from pydantic import EmailStr, Field
-from sqlalchemy import Index, func, text
+from sqlalchemy import Index, func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Base, impersonal, ring_after_commit
+from libs.common.db import ALL_STORES, Base, Query, Row, impersonal, ring_after_commit
+from libs.common.errors import Problem, Unavailable
 from libs.common.personal.data import KINDS, PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyObjected, KeyRestricted
+from libs.common.personal.vault import ToOpen
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 from libs.common.worker import Duty, Work
 
@@ -106,7 +109,7 @@ def post(
 
 
 # Skipping locked rows reorders letters, which is harmless, and lets several workers share the spool.
-_CLAIM = text("""
+_CLAIM = Query("""
     UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :lease), attempts = attempts + 1
     WHERE id IN (SELECT id FROM waiting_letter WHERE next_try_at <= now()
                  ORDER BY next_try_at LIMIT 20 FOR UPDATE SKIP LOCKED)
@@ -114,46 +117,82 @@ _CLAIM = text("""
 """)
 
 
+_FORGET = Query("DELETE FROM waiting_letter WHERE id = ANY(CAST(:ids AS uuid[]))")
+_TRY_AGAIN = Query("""
+    UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => least(:longest, 2 ^ attempts))
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+# While its person is on hold a letter waits, however long that takes: not one of its attempts is used up.
+_HOLD = Query("""
+    UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :longest), attempts = attempts - 1
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
 async def send_waiting(work: Work) -> int:
     """Send what is due: claimed first, sent outside any transaction, deleted once accepted."""
-    async with work.database.platform_session() as session:
-        claimed = (await session.execute(_CLAIM, {"lease": _LEASE.total_seconds()})).all()
-    for row in claimed:
-        await _send(work, row)
+    async with work.database.transaction(ALL_STORES) as transaction:
+        claimed = await _CLAIM.rows(transaction, lease=_LEASE.total_seconds())
+    if claimed:
+        opened = await _opened(work, claimed)
+        held = {row.id for row, letter in opened if _is_held(letter)}
+        ended = {row.id for row, letter in opened if isinstance(letter, (KeyDestroyed, KeyObjected))}
+        letters = [(row, letter) for row, letter in opened if not isinstance(letter, Problem)]
+        ended |= await _deliver(work, letters) if letters else set()
+        again = [row.id for row in claimed if row.id not in ended | held]
+        async with work.database.transaction(ALL_STORES) as transaction:
+            await _FORGET.rows(transaction, ids=[*ended])
+            await _HOLD.rows(transaction, ids=[*held], longest=_LONGEST_PAUSE)
+            await _TRY_AGAIN.rows(transaction, ids=again, longest=_LONGEST_PAUSE)
     return len(claimed)
 
 
-async def _send(work: Work, row: Any) -> None:
+async def _opened(work: Work, rows: Sequence[Row]) -> list[tuple[Row, Letter | RequestLetter | Problem]]:
+    """Each with its letter, or the problem in its place; one that should open and does not holds no other back.
+
+    Raises KeyringUnavailable.
+    """
+    opened: list[tuple[Row, Letter | RequestLetter | Problem]] = []
+    for kind in dict.fromkeys(row.kind for row in rows):
+        model: Any = KINDS[kind]
+        some = [row for row in rows if row.kind == kind]
+        boxes = [ToOpen(Sealed[Any](model, row.box), row.store_id, row.subject_id) for row in some]
+        letters = await work.vault.open_many(boxes, purpose=model.purposes[0])
+        opened += zip(some, letters, strict=True)
+    for _, letter in opened:
+        if isinstance(letter, Unavailable):
+            raise letter
+        if isinstance(letter, Problem) and not isinstance(letter, (KeyDestroyed, KeyRestricted)):
+            logger.error("mail cannot be opened", extra={"error": letter.slug})
+    return opened
+
+
+def _is_held(letter: Letter | RequestLetter | Problem) -> bool:
+    return isinstance(letter, KeyRestricted) and not isinstance(letter, KeyObjected)
+
+
+async def _deliver(work: Work, letters: Sequence[tuple[Row, Letter | RequestLetter]]) -> set[UUID]:
+    """Those that the server accepted, or that are given up; a server that is away takes none."""
+    ended: set[UUID] = set()
     try:
-        box: Sealed[Any] = Sealed(KINDS[row.kind], row.box)
-        letter = await work.vault.open(
-            box, store_id=row.store_id, subject_id=row.subject_id, purpose=box.model.purposes[0]
-        )
-    except (KeyDestroyed, KeyObjected):
-        return await _forget(work, row.id)
-    except KeyRestricted:
-        return await _hold(work, row.id)
-    try:
-        await _deliver(work, letter, row.id)
+        async with _server(work) as server:
+            for row, letter in letters:
+                try:
+                    await server.send_message(_message(work, letter, row.id))
+                except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused) as error:
+                    ended |= _after_failure(row, error)
+                else:
+                    ended.add(row.id)
     except (aiosmtplib.SMTPException, OSError) as error:
-        logger.warning("mail waits", extra={"error": type(error).__name__, "attempts": row.attempts})
-        if row.attempts < _GIVEN_UP_AFTER:
-            return await _try_again(work, row.id, row.attempts)
-        logger.error("mail is given up", extra={"attempts": row.attempts})
-    return await _forget(work, row.id)
+        for row, _ in letters:
+            if row.id not in ended:
+                ended |= _after_failure(row, error)
+    return ended
 
 
-async def _deliver(work: Work, letter: Letter | RequestLetter, letter_id: UUID) -> None:
-    subject, body = render(work.service, letter.template, letter.language, letter.values)
-    message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = work.settings.mail_from, letter.to, subject
-    # The same letter sent twice after a crash is the same message to a mail reader.
-    message["Message-ID"] = f"<{letter_id}@{work.settings.mail_from.partition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content(body)
+def _server(work: Work) -> aiosmtplib.SMTP:
     server = urlsplit(work.settings.smtp_url)
-    await aiosmtplib.send(
-        message,
+    return aiosmtplib.SMTP(
         hostname=server.hostname,
         port=server.port,
         username=server.username,
@@ -161,6 +200,26 @@ async def _deliver(work: Work, letter: Letter | RequestLetter, letter_id: UUID) 
         use_tls=server.scheme == "smtps",
         timeout=20,
     )
+
+
+def _after_failure(row: Row, error: Exception) -> set[UUID]:
+    """The letter, if it is given up now."""
+    logger.warning("mail waits", extra={"error": type(error).__name__, "attempts": row.attempts})
+    if row.attempts < _GIVEN_UP_AFTER:
+        return set()
+    logger.error("mail is given up", extra={"attempts": row.attempts})
+    return {row.id}
+
+
+def _message(work: Work, letter: Letter | RequestLetter, letter_id: UUID) -> EmailMessage:
+    subject, body = render(work.service, letter.template, letter.language, letter.values)
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = work.settings.mail_from, letter.to, subject
+    # The same letter sent twice after a crash is the same message to a mail reader.
+    message["Message-ID"] = f"<{letter_id}@{work.settings.mail_from.partition('@')[2]}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(body)
+    return message
 
 
 def render(service: str, template: str, language: str, values: dict[str, str]) -> tuple[str, str]:
@@ -179,33 +238,6 @@ def _templates(service: str) -> Environment:
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701
     )
-
-
-async def _try_again(work: Work, letter_id: UUID, attempts: int) -> None:
-    async with work.database.platform_session() as session:
-        await session.execute(
-            text(
-                "UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :pause) WHERE id = :id"
-            ),
-            {"id": letter_id, "pause": min(_LONGEST_PAUSE, 2**attempts)},
-        )
-
-
-async def _hold(work: Work, letter_id: UUID) -> None:
-    """While its person is on hold a letter waits, however long that takes: not one of its attempts is used up."""
-    async with work.database.platform_session() as session:
-        await session.execute(
-            text(
-                "UPDATE waiting_letter SET next_try_at = now() + make_interval(secs => :pause), "
-                "attempts = attempts - 1 WHERE id = :id"
-            ),
-            {"id": letter_id, "pause": _LONGEST_PAUSE},
-        )
-
-
-async def _forget(work: Work, letter_id: UUID) -> None:
-    async with work.database.platform_session() as session:
-        await session.execute(text("DELETE FROM waiting_letter WHERE id = :id"), {"id": letter_id})
 
 
 SENDING = Duty("letters", send_waiting, timedelta(seconds=1), channel=CHANNEL)

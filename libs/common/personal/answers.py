@@ -6,6 +6,7 @@ signed is the JSON as it was sent, without `signature` and `version` and with `s
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -39,10 +40,16 @@ def check(answer: Received[TaskAnswered], *, public_key: Mapping[str, Any]) -> N
     """
     try:
         body = _signed(orjson.loads(answer.record.value), answer.envelope.store_id)
-        key = ECKey.import_key(dict(public_key))
+        key = _imported(orjson.dumps(public_key))
         jws.deserialize_compact(answer.data.signature, key, algorithms=[ALGORITHM], payload=body)
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise Forged from error
+
+
+@lru_cache(maxsize=1000)
+def _imported(public_key: bytes) -> ECKey:
+    """To import a key takes longer than to check a signature with it."""
+    return ECKey.import_key(orjson.loads(public_key))
 
 
 def _signed(body: Mapping[str, Any], store_id: UUID) -> bytes:
