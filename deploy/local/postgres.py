@@ -40,6 +40,8 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "jit": "off",
+    # Statements are prepared while tables are small; their plans are made again when a table was analysed.
+    "autovacuum_naptime": "15s",
     # Failing statements and the DETAIL line carry values, and values can be somebody's.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",

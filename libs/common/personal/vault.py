@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, Self, TypeVar
 from uuid import UUID
 
@@ -146,6 +147,8 @@ class Vault:
         self._minted = Memory[Hashable, DataKey](seconds=key_seconds, capacity=capacity, clock=clock)
         self._secrets = Memory[UUID, _StoreSecrets](seconds=_SECRET_SECONDS, capacity=_STORES, clock=clock)
         self._opening: dict[tuple[UUID, Purpose], asyncio.Task[dict[UUID, Outcome]]] = {}
+        self._to_mint: list[tuple[Sequence[KeyWanted], asyncio.Future[list[Outcome]]]] = []
+        self._minting: asyncio.Task[None] | None = None
         self._drops = 0
 
     @classmethod
@@ -237,11 +240,39 @@ class Vault:
         missing = [one for one in wanted if one not in found]
         if missing:
             since, drops = self._clock(), self._drops
-            for one, outcome in zip(missing, await self._keyring.mint(missing), strict=True):
+            for one, outcome in zip(missing, await self._mint(missing), strict=True):
                 found[one] = outcome
                 if isinstance(outcome, DataKey) and drops == self._drops:
                     self._minted.put(_place(one), outcome, since=since, tags=_tags(outcome))
         return found
+
+    async def _mint(self, wanted: Sequence[KeyWanted]) -> list[Outcome]:
+        """What is asked for while a call is under way goes together with the next.
+
+        What may begin a generation goes alone: within a call, whoever begins anew does so for all.
+        """
+        if any(one.begin for one in wanted):
+            return await self._keyring.mint(wanted)
+        outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._to_mint.append((wanted, outcomes))
+        if self._minting is None or self._minting.done():
+            self._minting = asyncio.create_task(self._mint_until_none_waits())
+        return await outcomes
+
+    async def _mint_until_none_waits(self) -> None:
+        while self._to_mint:
+            waiting, self._to_mint = self._to_mint, []
+            try:
+                minted = iter(await self._keyring.mint([one for wanted, _ in waiting for one in wanted]))
+            except Exception as error:
+                for _, outcomes in waiting:
+                    if not outcomes.done():
+                        outcomes.set_exception(error)
+            else:
+                for wanted, outcomes in waiting:
+                    some = list(islice(minted, len(wanted)))
+                    if not outcomes.done():
+                        outcomes.set_result(some)
 
     # --- Opening -----------------------------------------------------------------------------------------
 
