@@ -40,7 +40,8 @@ _PARTS = text("""
     SELECT request_id, array_agg(DISTINCT state) AS states, coalesce(bool_or(
         answer -> 'obligations' <> '[]'::jsonb OR answer -> 'refused' <> '[]'::jsonb), false) AS unclear
     FROM task
-    WHERE (request_id, verb) IN (SELECT * FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[])))
+    WHERE request_id = ANY(CAST(:requests AS uuid[]))
+        AND (request_id, verb) IN (SELECT * FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[])))
     GROUP BY request_id ORDER BY request_id
 """)
 
