@@ -234,7 +234,7 @@ async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
     """Bind the running transaction to another store: a consumer's batch holds events of several."""
     if session.info.get("store") != str(store_id):
         bind_store(session, store_id)
-        await session.execute(_BIND_STORE, {"store": str(store_id)})
+        await fetch(session, "SELECT set_config('app.store', $1, true)", str(store_id))
 
 
 async def fetch(session: AsyncSession | Transaction, query: str, *arguments: object) -> list[Any]:

@@ -261,11 +261,8 @@ class Consumer:
         return succeeded
 
     async def _keys_to_redrive(self, *, everything: bool) -> list[str]:
-        due = text("true") if everything else DeadEvent.next_try_at <= func.now()
-        async with self._database.platform_session() as session:
-            return list(
-                (await session.scalars(select(DeadEvent.key).where(due).distinct().limit(1000))).all()
-            )
+        async with self._database.transaction(ALL_STORES) as transaction:
+            return [row.key for row in await fetch(transaction, _TO_REDRIVE, everything)]
 
     async def _redrive_first(self, key: str, *, everything: bool) -> bool:
         failed: Exception | None = None
@@ -364,6 +361,7 @@ def _runs(events: Sequence[Received[Event]], handlers: Handlers) -> list[list[Re
     return runs
 
 
+_TO_REDRIVE = "SELECT DISTINCT key FROM dead_event WHERE $1 OR next_try_at <= now() LIMIT 1000"
 _BLOCKED = "SELECT DISTINCT key FROM dead_event WHERE blocking AND key = ANY($1::text[])"
 _CLAIM = """
     INSERT INTO inbox (event_id, store_id) SELECT * FROM unnest($1::uuid[], $2::uuid[])

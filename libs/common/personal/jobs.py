@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Base, Database, fetch, impersonal, ring_after_commit
+from libs.common.db import ALL_STORES, Base, Database, Query, fetch, impersonal, ring_after_commit
 from libs.common.events.privacy import Proposal, TaskAnswered, TaskIssued, Verb
 from libs.common.personal.data import Sealed, SealedColumn
 from libs.common.personal.erasure import Asked
@@ -177,7 +177,7 @@ class UnderWay(Protocol):
     def round(self) -> int: ...  # noqa: D102
 
 
-_CLAIM = text("""
+_CLAIM = Query("""
     UPDATE participant_job SET next_try_at = now() + make_interval(secs => :lease), attempts = attempts + 1
     WHERE (request_id, verb) IN (
         SELECT request_id, verb FROM participant_job
@@ -189,8 +189,8 @@ _CLAIM = text("""
 
 async def claim(database: Database, verbs: Iterable[Verb]) -> list[Job]:
     """Jobs whose time has come, for this worker alone until the lease ends."""
-    async with database.platform_session() as session:
-        values = {"lease": _LEASE_SECONDS, "limit": AT_ONCE, "verbs": list(verbs)}
+    async with database.transaction(ALL_STORES) as transaction:
+        rows = await _CLAIM.rows(transaction, lease=_LEASE_SECONDS, limit=AT_ONCE, verbs=list(verbs))
         return [
             Job(
                 Asked(row.request_id, row.store_id, row.subject_id, row.generation),
@@ -200,7 +200,7 @@ async def claim(database: Database, verbs: Iterable[Verb]) -> list[Job]:
                 row.portable,
                 Sealed(Proposal, row.proposal) if row.proposal is not None else None,
             )
-            for row in await session.execute(_CLAIM, values)
+            for row in rows
         ]
 
 
