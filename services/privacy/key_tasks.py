@@ -6,8 +6,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
-
+from libs.common.db import ALL_STORES, Query, Row
 from libs.common.events.privacy import Retained, Verb
 from libs.common.personal.keys import Erased, Erasure, KeptKey, KeyringClient, Life, LiveKey, Objection
 from libs.common.personal.vocabulary import Purpose, Retention
@@ -20,7 +19,7 @@ from services.privacy.settings import present
 _LEASE_SECONDS = 15.0
 _AT_ONCE = 500
 
-_CLAIM = text("""
+_CLAIM = Query("""
     WITH claimed AS (
         UPDATE task SET next_issue_at = now() + make_interval(secs => :lease), attempts = attempts + 1
         WHERE (request_id, participant, verb) IN (
@@ -40,8 +39,8 @@ async def ask_keyring(work: Work) -> int:
     What is to be done is saved, the keyring is called outside any transaction, and what it answered is saved.
     """
     claimed = {"lease": _LEASE_SECONDS, "limit": _AT_ONCE, "now": work.clock()}
-    async with work.database.platform_session() as session:
-        rows = (await session.execute(_CLAIM, claimed)).all()
+    async with work.database.transaction(ALL_STORES) as transaction:
+        rows = await _CLAIM.rows(transaction, **claimed)
     answers: list[tuple[UUID, Answer]] = []
     for verb, asking in _ASKED.items():
         if of_verb := [row for row in rows if row.verb == verb]:
@@ -56,15 +55,13 @@ async def ask_keyring(work: Work) -> int:
 # --- Erasing ---------------------------------------------------------------------------------------------
 
 
-async def _destroyed(
-    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
-) -> list[tuple[UUID, Answer]]:
+async def _destroyed(keyring: KeyringClient, rows: Sequence[Row], _today: date) -> list[tuple[UUID, Answer]]:
     asked = [Erasure(row.store_id, row.subject_id, row.generation, row.id) for row in rows]
     erased = await keyring.destroy(asked)
     return [(row.store_id, _after_destroying(row, one)) for row, one in zip(rows, erased, strict=True)]
 
 
-def _after_destroying(row: Row[Any], erased: Erased) -> Answer:
+def _after_destroying(row: Row, erased: Erased) -> Answer:
     state = (
         TaskState.RETAINED if erased.kept else TaskState.DONE if erased.destroyed else TaskState.NOTHING_HELD
     )
@@ -79,21 +76,19 @@ def _kept(key: KeptKey) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
-async def _checked(
-    keyring: KeyringClient, rows: Sequence[Row[Any]], today: date
-) -> list[tuple[UUID, Answer]]:
+async def _checked(keyring: KeyringClient, rows: Sequence[Row], today: date) -> list[tuple[UUID, Answer]]:
     left = await keyring.status([(row.store_id, row.subject_id) for row in rows])
     return [(row.store_id, _after_checking(row, keys, today)) for row, keys in zip(rows, left, strict=True)]
 
 
-def _after_checking(row: Row[Any], keys: Iterable[LiveKey], today: date) -> Answer:
+def _after_checking(row: Row, keys: Iterable[LiveKey], today: date) -> Answer:
     open_still = sum(1 for key in keys if _should_be_gone(row, key, today))
     state = TaskState.FAILED if open_still else TaskState.DONE
     content = {"outcome": state, "counts": {"keys": open_still}, "reason": "live-keys" if open_still else ""}
     return Answer(row.id, KEYRING, Verb(row.verb), row.round, state, content)
 
 
-def _should_be_gone(row: Row[Any], key: LiveKey, today: date) -> bool:
+def _should_be_gone(row: Row, key: LiveKey, today: date) -> bool:
     if key.generation > row.generation:
         return False
     if key.retention is Retention.REQUEST:
@@ -105,32 +100,26 @@ def _should_be_gone(row: Row[Any], key: LiveKey, today: date) -> bool:
 # --- Restricting and objecting ---------------------------------------------------------------------------
 
 
-async def _restricted(
-    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
-) -> list[tuple[UUID, Answer]]:
+async def _restricted(keyring: KeyringClient, rows: Sequence[Row], _today: date) -> list[tuple[UUID, Answer]]:
     return _changed(rows, await keyring.restrict(_lives(rows)))
 
 
-async def _lifted(
-    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
-) -> list[tuple[UUID, Answer]]:
+async def _lifted(keyring: KeyringClient, rows: Sequence[Row], _today: date) -> list[tuple[UUID, Answer]]:
     return _changed(rows, await keyring.lift(_lives(rows)))
 
 
-async def _closed(
-    keyring: KeyringClient, rows: Sequence[Row[Any]], _today: date
-) -> list[tuple[UUID, Answer]]:
+async def _closed(keyring: KeyringClient, rows: Sequence[Row], _today: date) -> list[tuple[UUID, Answer]]:
     objections = [
         Objection(row.store_id, row.subject_id, row.generation, Purpose(row.purpose)) for row in rows
     ]
     return _changed(rows, await keyring.object(objections))
 
 
-def _lives(rows: Iterable[Row[Any]]) -> list[Life]:
+def _lives(rows: Iterable[Row]) -> list[Life]:
     return [Life(row.store_id, row.subject_id, row.generation) for row in rows]
 
 
-def _changed(rows: Iterable[Row[Any]], keys: Iterable[int]) -> list[tuple[UUID, Answer]]:
+def _changed(rows: Iterable[Row], keys: Iterable[int]) -> list[tuple[UUID, Answer]]:
     """Done in any case: what is minted later is closed as well."""
     return [
         (
@@ -144,7 +133,7 @@ def _changed(rows: Iterable[Row[Any]], keys: Iterable[int]) -> list[tuple[UUID, 
     ]  # fmt: skip
 
 
-_Asking = Callable[[KeyringClient, Sequence[Row[Any]], date], Awaitable[list[tuple[UUID, Answer]]]]
+_Asking = Callable[[KeyringClient, Sequence[Row], date], Awaitable[list[tuple[UUID, Answer]]]]
 _ASKED: Mapping[Verb, _Asking] = {
     Verb.ERASE: _destroyed,
     Verb.VERIFY_ERASED: _checked,

@@ -11,7 +11,7 @@ from babel.dates import format_date
 from sqlalchemy import Row, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import ring_after_commit
+from libs.common.db import ALL_STORES, Query, ring_after_commit
 from libs.common.errors import Problem
 from libs.common.mail import CHANNEL as LETTERS_CHANNEL
 from libs.common.mail import RequestLetter, WaitingLetter
@@ -29,7 +29,7 @@ _LEASE_SECONDS = 30.0
 _AT_ONCE = 100
 _TOKEN_BYTES = 32
 
-_CLAIM = text("""
+_CLAIM = Query("""
     WITH claimed AS (
         UPDATE notice SET due_at = now() + make_interval(secs => :lease)
         WHERE id IN (SELECT id FROM notice WHERE due_at <= now()
@@ -56,8 +56,8 @@ class _Draft:
 
 async def write(work: Work) -> int:
     """Write the mails that are due. Returns 0 unless more are waiting."""
-    async with work.database.platform_session() as session:
-        rows = (await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "limit": _AT_ONCE})).all()
+    async with work.database.transaction(ALL_STORES) as transaction:
+        rows = await _CLAIM.rows(transaction, lease=_LEASE_SECONDS, limit=_AT_ONCE)
     if not rows:
         return 0
     drafts = [

@@ -3,14 +3,12 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.stores import KnownStore
+from libs.common.db import Transaction, fetch
 from services.privacy.domain.decisions import PASSING, Passing
 from services.privacy.domain.rights import Right, stops_at_once
 from services.privacy.domain.verification import ENOUGH, Proof
-from services.privacy.models import PrivacySettings
 
 DEFAULT_LANGUAGE = "en"
 """Of mails, where neither the person nor the store named one that we have."""
@@ -38,18 +36,16 @@ class Policy:
         return ENOUGH[right] if chosen is None else frozenset(Proof(one) for one in chosen)
 
 
-async def policy_of(session: AsyncSession, store_id: UUID) -> Policy:
+_POLICY = """
+    SELECT language, country, passing, enough FROM (SELECT) AS one
+    LEFT JOIN known_store ON known_store.store_id = $1
+    LEFT JOIN privacy_settings ON privacy_settings.store_id = $1
+"""
+
+
+async def policy_of(session: AsyncSession | Transaction, store_id: UUID) -> Policy:
     """The policy of a store."""
-    row = (
-        await session.execute(
-            select(KnownStore.language, KnownStore.country, PrivacySettings.passing, PrivacySettings.enough)
-            .select_from(
-                select(true().label("one")).subquery()
-                .outerjoin(KnownStore, KnownStore.store_id == store_id)
-                .outerjoin(PrivacySettings, PrivacySettings.store_id == store_id)
-            )
-        )
-    ).one()  # fmt: skip
+    [row] = await fetch(session, _POLICY, store_id)
     return Policy(
         language=row.language if row.language in {"en", "fr"} else DEFAULT_LANGUAGE,
         country=row.country,

@@ -92,8 +92,8 @@ async def open_request(
 
 async def _language(request: Request, store_id: UUID) -> str:
     """In a transaction of its own, which ends before the keyring is called."""
-    async with request.app.state.database.session(store_id) as session:
-        return (await policy_of(session, store_id)).language
+    async with request.app.state.database.transaction(store_id) as transaction:
+        return (await policy_of(transaction, store_id)).language
 
 
 @router.get(
