@@ -253,7 +253,7 @@ async def fetch(session: AsyncSession | Transaction, query: str, *arguments: obj
 
 
 class Row(Record):
-    """A row whose columns are its attributes."""
+    """A row whose columns are its attributes, save `get`, `items`, `keys` and `values`, which a record has itself."""
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-_LONGEST_SECONDS = 0.05
+_LONGEST_SECONDS = 0.25
 
 
 async def rest(began: float) -> None:

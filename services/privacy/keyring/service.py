@@ -341,7 +341,7 @@ async def _counted(
     values = {**_generation_columns(lives), "never": list(NEVER_RESTRICTED), "states": states}
     rows = await _COUNT_KEYS.rows(transaction, **values)
     return [
-        Changed(store_id=one.store_id, subject_id=one.subject_id, generation=one.generation, keys=row.keys)
+        Changed(store_id=one.store_id, subject_id=one.subject_id, generation=one.generation, keys=row["keys"])
         for one, row in zip(lives, rows, strict=True)
     ]
 
