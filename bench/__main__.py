@@ -9,13 +9,14 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from bench import events, floors, rights, shop
+from bench import events, floors, processors, rights, shop
 from bench.figures import Figure, Floor, show, write
 from bench.people import Crowd, Person
 from deploy.local.kafka import KafkaServer
@@ -101,7 +102,8 @@ async def measure_rights(
     for size in crowds:
         print(f"  filling the store with {size:,} people …", flush=True)
         await crowd.grow_to(size)
-        found += await rights.figures(office, take, size, floor, quick=quick)
+        used = partial(processors.seconds, platform)
+        found += await rights.figures(office, take, size, floor, used=used, quick=quick)
     return found
 
 
