@@ -18,6 +18,11 @@ from deploy.local.secret_file import SecretFile
 SERVICES = ("catalog", "orders", "identity", "billing", "privacy")
 
 
+_DATABASES = tuple(
+    f"{name.upper()}_{kind}" for name in NAMES for kind in ("DATABASE_URL", "MIGRATION_DATABASE_URL")
+)
+
+
 def needs_postgres() -> bool:
     """Whether any database of the platform is not on an operator's own server."""
     return any(f"{name.upper()}_DATABASE_URL" not in os.environ for name in NAMES)
@@ -28,11 +33,12 @@ def complete(variables: Mapping[str, str]) -> dict[str, str]:
 
     Migrations of an operator's database run as its application user unless a variable names an owner.
     """
-    complete = {**variables, **{name: os.environ[name] for name in variables if name in os.environ}}
+    theirs = {name: os.environ[name] for name in (*variables, *_DATABASES) if name in os.environ}
+    complete = {**variables, **theirs}
     for name in map(str.upper, NAMES):
         owner = f"{name}_MIGRATION_DATABASE_URL"
-        if f"{name}_DATABASE_URL" in os.environ and owner not in os.environ:
-            complete[owner] = os.environ[f"{name}_DATABASE_URL"]
+        if f"{name}_DATABASE_URL" in theirs and owner not in theirs:
+            complete[owner] = theirs[f"{name}_DATABASE_URL"]
     return complete
 
 

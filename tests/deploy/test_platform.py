@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -68,6 +68,24 @@ async def test_a_second_platform_on_the_same_folder_or_port_is_refused(
     with pytest.raises(PortTaken, match=str(platform.port)):
         async with Platform(folder / "other", port=platform.port):
             pass
+
+
+async def test_a_platform_on_an_operators_own_server_starts_none(
+    folder: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, url in environment.items():
+        if name.endswith("_DATABASE_URL"):
+            monkeypatch.setenv(name, url)
+    async with Platform(folder / "on theirs", fast=True) as platform:
+        assert platform.postgres.pid is None and not platform.postgres.data.exists()
+        orders = platform.processes["orders-worker"].environment
+        assert {name for name in orders if name.endswith("_DATABASE_URL")} == {
+            "BROKER_DATABASE_URL",
+            "ORDERS_DATABASE_URL",
+        }
+        async with httpx.AsyncClient(base_url=platform.url) as client:
+            page = await client.get("/identity/v1/stores/00000000-0000-4000-8000-000000000001")
+    assert page.status_code == 200
 
 
 async def test_what_dies_is_started_again_while_supervised(platform: Platform) -> None:
