@@ -4,9 +4,36 @@ from collections.abc import Sequence
 
 from libs.common.events.orders import OrderContact
 from libs.common.personal.holdings import Beside, Holding, OnErase, OnRectify
+from libs.common.personal.portable import Template, amount, each, postal_address
 from services.billing.kinds import CorrectedInvoice, InvoiceContact
 from services.billing.models import Invoice, InvoiceCorrection, Receivable
 from services.billing.service import complete_soon
+
+_INVOICE: Template = {
+    "@type": "Invoice",
+    "identifier": "/facts/number",
+    "customer": {"@type": "Person", "name": "/data/name", "address": postal_address("/data/address")},
+    "provider": {"@type": "Organization", "name": "/facts/seller_name"},
+    "totalPaymentDue": {
+        "@type": "MonetaryAmount",
+        "value": amount("/facts/total_amount", "/facts/currency"),
+        "currency": "/facts/currency",
+    },
+    "referencesOrder": {
+        "@type": "Order",
+        "acceptedOffer": each(
+            "/facts/lines",
+            {
+                "@type": "Offer",
+                "itemOffered": {"@type": "Product", "name": "/item/title", "sku": "/item/sku"},
+                "eligibleQuantity": {"@type": "QuantitativeValue", "value": "/item/quantity"},
+                "price": amount("/item/unit_price/amount", "/item/unit_price/currency"),
+                "priceCurrency": "/item/unit_price/currency",
+            },
+        ),
+    },
+}
+"""https://schema.org/Invoice"""
 
 HOLDINGS: Sequence[Holding] = (
     Holding(
@@ -29,6 +56,7 @@ HOLDINGS: Sequence[Holding] = (
             "number", "issued_at", "total_amount", "currency", "lines", "seller_name", "seller_country",
             "kept_until",
         ),
+        portable=_INVOICE,
         on_rectify=OnRectify.BESIDE,
         beside=Beside(InvoiceCorrection, by="invoice_id", kind=CorrectedInvoice),
     ),

@@ -6,7 +6,7 @@ from pydantic import EmailStr, Field
 
 from libs.common.events.orders import Address
 from libs.common.personal.data import PersonalData
-from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
+from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention, Source
 
 Language = Annotated[str, Category("user.demographic.language"), Field(pattern=r"^(en|fr)$")]
 
@@ -30,6 +30,7 @@ class Credentials(
     retention=Retention.ACCOUNT,
     purposes=[Purpose.AUTHENTICATION],
     legal_basis=LegalBasis.CONTRACT,
+    source=Source.DERIVED,
 ):
     """What a sign-in is checked against: with its key, the sign-in itself is destroyed."""
 

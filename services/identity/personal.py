@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify
+from libs.common.personal.portable import Template, each, postal_address
 from services.identity.kinds import Credentials, Profile
 from services.identity.models import Account, AccountSession, SignUp
+
+_PERSON: Template = {
+    "@type": "Person",
+    "name": "/data/name",
+    "email": "/data/email",
+    "knowsLanguage": "/data/language",
+    "address": each("/data/addresses", postal_address("/item")),
+}
+"""https://schema.org/Person"""
 
 HOLDINGS: Sequence[Holding] = (
     Holding(
@@ -35,6 +45,7 @@ HOLDINGS: Sequence[Holding] = (
         on_erase=OnErase.DELETE,
         describe=("id", "confirmed_at"),
         indexes={"email_index": ("email", "email")},
+        portable=_PERSON,
     ),
     Holding(table=Account, box="credentials", kind=Credentials, on_erase=OnErase.DELETE),
 )

@@ -4,8 +4,54 @@ from collections.abc import Sequence
 
 from libs.common.events.orders import OrderContact
 from libs.common.personal.holdings import Attached, Holding, OnErase
+from libs.common.personal.portable import Template, amount, each, postal_address, word
 from services.orders.models import Order, OrderLine
 from services.orders.service.orders import cancel_open_orders, orders_under_way
+
+_STATUS = {
+    "placed": "OrderProcessing",
+    "awaiting_payment": "OrderPaymentDue",
+    "paid": "OrderProcessing",
+    "fulfilled": "OrderInTransit",
+    "refused": "OrderProblem",
+    "cancelled": "OrderCancelled",
+}
+_ORDER: Template = {
+    "@type": "Order",
+    "orderNumber": "/facts/number",
+    "orderDate": "/facts/placed_at",
+    "orderStatus": {
+        "@id": word(
+            "/facts/state", {ours: f"https://schema.org/{theirs}" for ours, theirs in _STATUS.items()}
+        )
+    },
+    "paymentMethod": "/facts/payment_method",
+    "customer": {
+        "@type": "Person",
+        "name": "/data/name",
+        "email": "/data/email",
+        "address": postal_address("/data/address"),
+    },
+    "acceptedOffer": each(
+        "/attached/order_line",
+        {
+            "@type": "Offer",
+            "itemOffered": {"@type": "Product", "name": "/item/title", "sku": "/item/sku"},
+            "eligibleQuantity": {"@type": "QuantitativeValue", "value": "/item/quantity"},
+            "price": amount("/item/unit_price", "/facts/currency"),
+            "priceCurrency": "/facts/currency",
+        },
+    ),
+    "partOfInvoice": {
+        "@type": "Invoice",
+        "totalPaymentDue": {
+            "@type": "MonetaryAmount",
+            "value": amount("/facts/total_amount", "/facts/currency"),
+            "currency": "/facts/currency",
+        },
+    },
+}
+"""https://schema.org/Order"""
 
 HOLDINGS: Sequence[Holding] = (
     Holding(
@@ -21,6 +67,7 @@ HOLDINGS: Sequence[Holding] = (
         ],
         order_number="number",
         indexes={"email_index": ("email", "email")},
+        portable=_ORDER,
         before_erase=cancel_open_orders,
         obligations=orders_under_way,
     ),

@@ -18,9 +18,10 @@ from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import duties, key_tasks, letters
+from services.privacy import assembling, duties, key_tasks, letters
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
+from services.privacy.engine.archives import ARCHIVES
 from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
@@ -129,6 +130,9 @@ DUTIES: Sequence[Duty] = (
     Duty("keyring", key_tasks.ask_keyring, timedelta(seconds=1), channel=KEYRING_TASKS),
     Duty("issue again", duties.issue_again, timedelta(seconds=1)),
     Duty("write letters", letters.write, timedelta(seconds=1), channel=NOTICES),
+    # Two, so that an archive of a million rows keeps only half of the others waiting.
+    Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
+    Duty("assemble more archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,

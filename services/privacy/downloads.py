@@ -1,155 +1,198 @@
-"""Links to exports: a token that came by mail, good for a few days and a few times, dead once its person is erased."""
+"""Fetching an archive: the token of the link that came by mail is changed for an address that one browser may use.
 
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
-from uuid import UUID
+A token is good for a few days and a few times. What comes of it, a random address and the secret in a cookie, is
+good for a day: whoever has only the address meets nothing. All of it is dead once its person is erased.
+"""
 
-from sqlalchemy import Row, select, text
+import hmac
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, insert, text
 
 from libs.common.db import Database
-from libs.common.events.privacy import Verb
-from libs.common.personal.errors import KeyDestroyed
+from libs.common.personal.data import Sealed
+from libs.common.personal.errors import KeyDestroyed, SubjectErased
+from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import Vault
 from libs.common.personal.vocabulary import Purpose
 from services.privacy.domain.problems import DownloadGone
-from services.privacy.domain.states import State, TaskState
-from services.privacy.models import Download, ExportChunk, Participant, Request, Task
+from services.privacy.kinds import ArchivePiece
+from services.privacy.models import DownloadGrant
+from services.privacy.ranges import Part, wanted
 from services.privacy.service.opening import hashed
 
-Language = Literal["en", "fr"]
-Record = dict[str, Any]
-_IN_MEMORY = 6
-"""Opened chunks that are kept for the next file of the archive; most people have fewer in all."""
+GRANT = timedelta(days=1)
+"""How long an address works: long enough to go on with a download after a night."""
+_SECRET_BYTES = 32
 
 
-@dataclass(slots=True)
-class Export:
-    """An export that is complete, and whose boxes open."""
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """An address, the secret it asks for, and what is there."""
+
+    id: UUID
+    secret: str
+    size: int
+    sha256: bytes
+    expires_at: datetime
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """An archive of which a part, or all, is about to be sent."""
 
     request_id: UUID
     store_id: UUID
     subject_id: UUID
-    language: Language
-    completed_at: datetime
-    chunks: Mapping[str, int]
-    """Of each participant that held something."""
-    answers: Mapping[str, Mapping[str, Any]]
-    data_map: Sequence[Mapping[str, Any]]
-    database: Database
-    vault: Vault
-    _opened: OrderedDict[tuple[str, int], list[Record]] = field(
-        default_factory=OrderedDict[tuple[str, int], list[Record]]
-    )
-
-    async def records(self, participant: str) -> AsyncIterator[Record]:
-        """Everything a participant holds, in the order it was sent; a chunk in memory at a time."""
-        for sequence in range(self.chunks[participant]):
-            for record in await self.chunk(participant, sequence):
-                yield record
-
-    async def chunk(self, participant: str, sequence: int) -> list[Record]:
-        """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
-        place = participant, sequence
-        if place not in self._opened:
-            async with self.database.session(self.store_id) as session:
-                box = await session.scalar(
-                    select(ExportChunk.box).where(
-                        ExportChunk.request_id == self.request_id,
-                        ExportChunk.participant == participant,
-                        ExportChunk.sequence == sequence,
-                    )
-                )
-            if box is None:
-                raise KeyDestroyed
-            opened = await self.vault.open(
-                box,
-                store_id=self.store_id,
-                subject_id=self.subject_id,
-                purpose=Purpose.RIGHTS_OF_THE_PERSON,
-            )
-            self._opened[place] = opened.records
-            while len(self._opened) > _IN_MEMORY:
-                self._opened.popitem(last=False)
-        return self._opened[place]
+    size: int
+    etag: str
+    part: Part | None
+    """None: the whole."""
 
 
-async def begin(database: Database, vault: Vault, *, token: str, now: datetime) -> Export:
-    """Check a token, see that everything opens, and count one download.
+# --- From the token to an address ------------------------------------------------------------------------
 
-    Raises DownloadGone, KeyringUnavailable; what is refused is not counted.
-    """
-    token_hash = hashed(token)
-    export = await _export(database, vault, token_hash, now)
-    try:
-        for participant in export.chunks:
-            await export.chunk(participant, 0)
-    except KeyDestroyed:
-        raise DownloadGone from None
-    if not await _counted(database, token_hash, now):
-        raise DownloadGone
-    return export
-
-
-async def _export(database: Database, vault: Vault, token_hash: bytes, now: datetime) -> Export:
-    async with database.platform_session() as session:
-        row = (
-            await session.execute(
-                select(Request)
-                .join(Download, Download.request_id == Request.id)
-                .where(
-                    Download.token_hash == token_hash,
-                    Download.expires_at > now,
-                    Download.remaining > 0,
-                    Request.state == State.COMPLETED,
-                )
-            )
-        ).scalar()
-        if row is None or row.contact is None:
-            raise DownloadGone
-        tasks = (
-            await session.execute(
-                select(Task.participant, Task.answer)
-                .where(Task.request_id == row.id, Task.verb == Verb.EXPORT, Task.state == TaskState.DONE)
-                .order_by(Task.participant)
-            )
-        ).all()
-        maps = (await session.scalars(select(Participant.data_map).order_by(Participant.name))).all()
-    try:
-        contact = await vault.open(
-            row.contact,
-            store_id=row.store_id,
-            subject_id=row.subject_id,
-            purpose=Purpose.RIGHTS_OF_THE_PERSON,
-        )
-    except KeyDestroyed:
-        raise DownloadGone from None
-    return Export(
-        request_id=row.id,
-        store_id=row.store_id,
-        subject_id=row.subject_id,
-        language=contact.language,
-        completed_at=row.completed_at or row.opened_at,
-        chunks=_chunks(tasks),
-        answers={task.participant: task.answer for task in tasks},
-        data_map=[entry for one in maps for entry in one],
-        database=database,
-        vault=vault,
-    )
-
-
-def _chunks(tasks: Sequence[Row[Any, Any]]) -> dict[str, int]:
-    return {task.participant: task.answer["chunks"] for task in tasks if task.answer["chunks"]}
-
-
-_COUNT = text("""
-    UPDATE download SET remaining = remaining - 1
-    WHERE token_hash = :token_hash AND remaining > 0 AND expires_at > :now RETURNING remaining
+_LINK = text("""
+    SELECT download.request_id, download.store_id, download.subject_id, download.generation, download.expires_at,
+        download.remaining, archive.size, archive.sha256, piece.box
+    FROM download
+    JOIN archive ON archive.request_id = download.request_id AND archive.state = 'ready'
+    JOIN archive_piece AS piece ON piece.request_id = archive.request_id AND piece.sequence = 0
+    WHERE download.token_hash = :token_hash AND download.expires_at > :now AND download.remaining > 0
 """)
 
 
-async def _counted(database: Database, token_hash: bytes, now: datetime) -> bool:
+async def grant(database: Database, vault: Vault, *, token: str, now: datetime) -> Granted:
+    """Check a token, see that its archive opens, and make an address for it; nothing is counted yet.
+
+    Raises DownloadGone, KeyringUnavailable.
+    """
+    token_hash = hashed(token)
     async with database.platform_session() as session:
-        return await session.scalar(_COUNT, {"token_hash": token_hash, "now": now}) is not None
+        link = (await session.execute(_LINK, {"token_hash": token_hash, "now": now})).one_or_none()
+    if link is None:
+        raise DownloadGone
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    granted = Granted(
+        uuid4(), secret, link.size, link.sha256, min(link.expires_at, now + GRANT), link.remaining
+    )
+    try:
+        await _open(vault, link, link.box)
+        async with database.session(link.store_id) as session:
+            await guard(session, link.store_id, link.subject_id, link.generation)
+            await session.execute(insert(DownloadGrant).values(_row(granted, link, token_hash)))
+    except (KeyDestroyed, SubjectErased):
+        raise DownloadGone from None
+    return granted
+
+
+def _row(granted: Granted, link: Row[Any], token_hash: bytes) -> dict[str, Any]:
+    return {
+        "id": granted.id,
+        "secret_hash": hashed(granted.secret),
+        "token_hash": token_hash,
+        "request_id": link.request_id,
+        "store_id": link.store_id,
+        "subject_id": link.subject_id,
+        "generation": link.generation,
+        "expires_at": granted.expires_at,
+    }
+
+
+# --- From the address to the archive ---------------------------------------------------------------------
+
+_GRANTED = text("""
+    SELECT granted.id, granted.secret_hash, granted.token_hash, granted.begun, granted.request_id,
+        granted.store_id, granted.subject_id, archive.size, archive.sha256
+    FROM download_grant AS granted
+    JOIN archive ON archive.request_id = granted.request_id AND archive.state = 'ready'
+    WHERE granted.id = :id AND granted.expires_at > :now
+""")
+_COUNT = text("""
+    WITH counted AS (
+        UPDATE download SET remaining = remaining - 1
+        WHERE token_hash = :token_hash AND remaining > 0 AND expires_at > :now RETURNING token_hash
+    )
+    UPDATE download_grant SET begun = true FROM counted
+    WHERE download_grant.id = :id AND download_grant.token_hash = counted.token_hash RETURNING download_grant.id
+""")
+
+
+async def begin(
+    database: Database,
+    vault: Vault,
+    *,
+    grant_id: UUID,
+    secret: str,
+    range_: str | None,
+    if_range: str | None,
+    now: datetime,
+) -> Fetching:
+    """Check an address and its secret, see that the archive opens, and count the download unless it goes on.
+
+    Counted is what begins at the first byte, and the first use of an address wherever it begins.
+    Raises DownloadGone, RangeNotSatisfiable, KeyringUnavailable; what is refused is not counted.
+    """
+    async with database.platform_session() as session:
+        found = (await session.execute(_GRANTED, {"id": grant_id, "now": now})).one_or_none()
+    if found is None or not hmac.compare_digest(found.secret_hash, hashed(secret)):
+        raise DownloadGone
+    etag = f'"{found.sha256.hex()}"'
+    part = wanted(range_, if_range, size=found.size, etag=etag)
+    fetching = Fetching(found.request_id, found.store_id, found.subject_id, found.size, etag, part)
+    try:
+        async with aclosing(content(database, vault, fetching)) as pieces:
+            await anext(pieces)
+    except KeyDestroyed:
+        raise DownloadGone from None
+    if part is None or part.first == 0 or not found.begun:
+        async with database.session(found.store_id) as session:
+            values = {"token_hash": found.token_hash, "id": grant_id, "now": now}
+            if await session.scalar(_COUNT, values) is None:
+                raise DownloadGone
+    return fetching
+
+
+_SIZES = text("SELECT sequence, size FROM archive_piece WHERE request_id = :id ORDER BY sequence")
+_BOX = text("SELECT box FROM archive_piece WHERE request_id = :id AND sequence = :sequence")
+
+
+async def content(database: Database, vault: Vault, fetching: Fetching) -> AsyncGenerator[bytes]:
+    """The bytes that were asked for, a piece in memory at a time.
+
+    Raises KeyDestroyed, KeyringUnavailable: then the connection breaks, and whoever reads knows that bytes are missing.
+    """
+    part = fetching.part or Part(0, fetching.size - 1)
+    async with database.session(fetching.store_id) as session:
+        pieces = (await session.execute(_SIZES, {"id": fetching.request_id})).all()
+    if sum(piece.size for piece in pieces) != fetching.size:
+        raise KeyDestroyed
+    begins = 0
+    for piece in pieces:
+        ends = begins + piece.size
+        if begins <= part.last and part.first < ends:
+            async with database.session(fetching.store_id) as session:
+                box = await session.scalar(_BOX, {"id": fetching.request_id, "sequence": piece.sequence})
+            opened = await _open(vault, fetching, box)
+            yield opened[max(0, part.first - begins) : part.last + 1 - begins]
+        begins = ends
+
+
+async def _open(vault: Vault, owner: Any, box: bytes | None) -> bytes:
+    if box is None:
+        raise KeyDestroyed
+    opened = await vault.open(
+        Sealed(ArchivePiece, box),
+        store_id=owner.store_id,
+        subject_id=owner.subject_id,
+        purpose=Purpose.RIGHTS_OF_THE_PERSON,
+    )
+    return opened.content
+

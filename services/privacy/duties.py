@@ -70,14 +70,29 @@ async def issue_again(work: Work) -> int:
 
 # --- Forgetting and measuring ----------------------------------------------------------------------------
 
+# What a request that ended otherwise had come to by then goes too; what is still to be made or announced stays.
 _FORGET = text("""
-    WITH expired AS (DELETE FROM download WHERE expires_at <= now() RETURNING request_id)
-    DELETE FROM export_chunk USING expired WHERE export_chunk.request_id = expired.request_id
+    WITH expired AS (
+        DELETE FROM download WHERE expires_at <= now() RETURNING request_id
+    ), over AS (
+        SELECT request_id FROM expired
+        UNION SELECT id FROM request WHERE state IN ('refused', 'cancelled')
+    ), archives AS (
+        DELETE FROM archive USING over WHERE archive.request_id = over.request_id
+    ), pieces AS (
+        DELETE FROM archive_piece USING over WHERE archive_piece.request_id = over.request_id
+    ), grants AS (
+        DELETE FROM download_grant USING over WHERE download_grant.request_id = over.request_id
+    ), grants_of_their_own_time AS (
+        DELETE FROM download_grant WHERE expires_at <= now()
+            AND request_id NOT IN (SELECT request_id FROM over)
+    )
+    DELETE FROM export_chunk USING over WHERE export_chunk.request_id = over.request_id
 """)
 
 
 async def forget_exports(work: Work) -> int:
-    """An export is gone when its link has expired."""
+    """An archive is gone when its link has expired, with all that leads to it."""
     async with work.database.platform_session() as session:
         await session.execute(_FORGET)
     return 0

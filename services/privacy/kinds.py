@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import EmailStr
+from pydantic import EmailStr, Field
 
+from libs.common.personal.attachments import Bytes
 from libs.common.personal.data import PersonalData
-from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
+from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention, Source
 
 
 class RequestContact(
@@ -21,3 +22,19 @@ class RequestContact(
     language: Annotated[Literal["en", "fr"], Category.LANGUAGE]
     status_token: Annotated[str, Category.CREDENTIALS] = ""
     """Of the link in every mail, under which the request can be followed without an account."""
+
+
+PIECE_BYTES = 380 * 1024
+"""Of an archive in one box, which base64 makes a third larger: at most 512 KiB."""
+
+
+class ArchivePiece(
+    PersonalData,
+    retention=Retention.EXPORT,
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+    source=Source.DERIVED,
+):
+    """A piece of the archive that answers a request, until its link expires."""
+
+    content: Annotated[Bytes, Category.CONTENT, Field(max_length=PIECE_BYTES)]

@@ -17,7 +17,7 @@ from services.privacy.domain.decisions import Decision
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import OVER, State, TaskState
 from services.privacy.domain.verification import Way
-from services.privacy.kinds import RequestContact
+from services.privacy.kinds import ArchivePiece, RequestContact
 
 _WORD = impersonal("a fixed word")
 _NAME = impersonal("name of a service")
@@ -241,3 +241,68 @@ class Download(Base):
     expires_at: Mapped[datetime]
     remaining: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Archive(Base):
+    """What a person will download: being made from the chunks of its request, or ready and the same for ever."""
+
+    __tablename__ = "archive"
+    __table_args__ = (
+        CheckConstraint("state IN ('making', 'ready')", name="state"),
+        Index("ix_archive_due", "due_at", postgresql_where=text("state = 'making'")),
+        Index("ix_archive_subject", "store_id", "subject_id"),
+    )
+
+    request_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    round: Mapped[int]
+    """Of the request whose chunks it is made from."""
+    state: Mapped[str] = mapped_column(info=_WORD, server_default="making")
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    """Names who makes it: a worker that was given up adds nothing to what another has begun anew."""
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    pieces: Mapped[int | None]
+    size: Mapped[int | None]
+    sha256: Mapped[bytes | None] = mapped_column(info=impersonal("SHA-256 of a sealed archive's content"))
+    ready_at: Mapped[datetime | None]
+
+
+class ArchivePieceRow(Base):
+    """A sealed piece of an archive."""
+
+    __tablename__ = "archive_piece"
+    __table_args__ = (
+        PrimaryKeyConstraint("request_id", "sequence"),
+        Index("ix_archive_piece_subject", "store_id", "subject_id"),
+    )
+
+    request_id: Mapped[UUID]
+    sequence: Mapped[int]
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    size: Mapped[int]
+    box: Mapped[Sealed[ArchivePiece]] = mapped_column(SealedColumn(ArchivePiece))
+
+
+class DownloadGrant(Base):
+    """An address that one browser may fetch an archive from: it holds the secret, the row its hash."""
+
+    __tablename__ = "download_grant"
+    __table_args__ = (
+        Index("ix_download_grant_expires_at", "expires_at"),
+        Index("ix_download_grant_subject", "store_id", "subject_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    secret_hash: Mapped[bytes] = mapped_column(info=impersonal("SHA-256 of a random secret"))
+    token_hash: Mapped[bytes] = mapped_column(info=impersonal("SHA-256 of the link's random token"))
+    request_id: Mapped[UUID]
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    expires_at: Mapped[datetime]
+    begun: Mapped[bool] = mapped_column(server_default="false")
+    """Whether a download was counted: what goes on with it is not counted again."""

@@ -8,8 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.holdings import Holding, OnErase, Person
-from services.privacy.kinds import RequestContact
-from services.privacy.models import Download, ExportChunk, Request
+from services.privacy.kinds import ArchivePiece, RequestContact
+from services.privacy.models import (
+    Archive,
+    ArchivePieceRow,
+    Download,
+    DownloadGrant,
+    ExportChunk,
+    Request,
+)
 
 _CANCEL = text("""
     WITH ended AS (
@@ -59,5 +66,11 @@ HOLDINGS: Sequence[Holding] = (
         table=ExportChunk, box="box", kind=ExportedRecords, bucket="request_id", on_erase=OnErase.DELETE,
         exported=False,
     ),
+    Holding(
+        table=ArchivePieceRow, box="box", kind=ArchivePiece, bucket="request_id", on_erase=OnErase.DELETE,
+        exported=False,
+    ),
+    Holding(table=Archive, on_erase=OnErase.DELETE, exported=False),
+    Holding(table=DownloadGrant, on_erase=OnErase.DELETE, exported=False),
     Holding(table=Download, on_erase=OnErase.DELETE, describe=("request_id", "created_at", "expires_at")),
 )  # fmt: skip

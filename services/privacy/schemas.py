@@ -122,6 +122,22 @@ class ParticipantList(BaseModel):
     items: list[ParticipantView]
 
 
+class KeySet(BaseModel):
+    """RFC 7517."""
+
+    keys: list[dict[str, Any]]
+
+
+class DownloadAddress(BaseModel):
+    """Where the archive is fetched from, with the cookie that came along."""
+
+    location: str = Field(description="Takes Range requests, so that an interrupted download goes on.")
+    size: int = Field(description="Of the archive, in bytes.")
+    sha256: str = Field(description="Of the archive, in hexadecimal.")
+    expires_at: datetime = Field(description="When the address is gone; the link may make another.")
+    remaining: int = Field(description="How often the archive can still be fetched.")
+
+
 class DataMap(BaseModel):
     """What each service keeps about people, computed from its code: see `libs/common/personal/datamap.py`."""
 

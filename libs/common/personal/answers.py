@@ -27,10 +27,15 @@ class Forged(Exception):
 
 def sign(answer: TaskAnswered, *, store_id: UUID, key: ECKey) -> TaskAnswered:
     """The answer with its signature."""
-    body = _signed(answer.model_dump(mode="json"), store_id)
+    signature = detached(_signed(answer.model_dump(mode="json"), store_id), key)
+    return answer.model_copy(update={"signature": signature})
+
+
+def detached(content: bytes, key: ECKey) -> str:
+    """A JWS of the content, without the content."""
     header = {"alg": ALGORITHM} | ({"kid": key.kid} if key.kid else {})
-    head, _, signature = jws.serialize_compact(header, body, key).split(".")
-    return answer.model_copy(update={"signature": f"{head}..{signature}"})
+    head, _, signature = jws.serialize_compact(header, content, key).split(".")
+    return f"{head}..{signature}"
 
 
 def check(answer: Received[TaskAnswered], *, public_key: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ from sqlalchemy import Dialect, LargeBinary
 from sqlalchemy.types import TypeDecorator
 
 from libs.common.personal.errors import BoxDoesNotOpen
-from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
+from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention, Source
 
 VERSION = 1
 _KEY_ID = slice(1, 17)
@@ -58,12 +58,13 @@ class PersonalValue(BaseModel):
 
 
 class PersonalData(PersonalValue):
-    """What one box holds. A subclass declares why the data is there, on what ground and for how long."""
+    """What one box holds. A subclass declares why the data is there, on what ground, for how long and from where."""
 
     retention: ClassVar[Retention]
     purposes: ClassVar[tuple[Purpose, ...]]
     legal_basis: ClassVar[LegalBasis]
     recipients: ClassVar[tuple[str, ...]]
+    source: ClassVar[Source]
 
     def __init_subclass__(
         cls,
@@ -72,6 +73,7 @@ class PersonalData(PersonalValue):
         purposes: Sequence[Purpose],
         legal_basis: LegalBasis,
         recipients: Sequence[str] = (),
+        source: Source = Source.PERSON,
     ) -> None:
         super().__init_subclass__()
         if not purposes:
@@ -80,6 +82,7 @@ class PersonalData(PersonalValue):
         cls.purposes = tuple(purposes)
         cls.legal_basis = legal_basis
         cls.recipients = tuple(recipients)
+        cls.source = source
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -123,6 +126,18 @@ def _categories(annotation: Any, metadata: Sequence[Any] = ()) -> Iterable[Categ
     else:
         for part in get_args(annotation):
             yield from _categories(part)
+
+
+_SECRET = "user.authorization"  # noqa: S105 - a category
+
+
+def secret_fields(kind: type[PersonalData]) -> frozenset[str]:
+    """Passwords and the like, which serve to recognise a person and are no answer to them: never exported."""
+    return frozenset(
+        name
+        for name, field in kind.model_fields.items()
+        if any(category.startswith(_SECRET) for category in categories(field))
+    )
 
 
 M = TypeVar("M", bound=PersonalData)

@@ -1,4 +1,5 @@
-"""The data map: which service keeps what about people, why, on what ground, how long, shared with whom.
+"""The data map: which service keeps what about people, why, on what ground, how long, shared with whom,
+from where it came, and what an export shows of it.
 
 It is computed from the declarations that the code itself runs on, so it cannot drift from what the code does.
 """
@@ -12,6 +13,7 @@ from sqlalchemy.types import BigInteger, Boolean, Date, Integer, Interval, Numer
 
 from libs.common.personal.data import PersonalData, SealedColumn, categories
 from libs.common.personal.holdings import Copy, Holding, OnErase, is_impersonal
+from libs.common.personal.record_schema import record_schema
 
 _HARMLESS = (BigInteger, Boolean, Date, DateTime, Integer, Interval, Numeric, Uuid)
 
@@ -35,7 +37,12 @@ def _entry(service: str, holding: Holding) -> dict[str, Any]:
         "impersonal": list(holding.describe),
         "indexes": [name for name in holding.clears if name != "subject_id"],
         "on_erase": OnErase.KEEP if holding.kept_by_law else holding.on_erase,
+        "source": holding.origin,
     }
+    if holding.exported:
+        entry["schema"] = record_schema(holding)
+    if holding.portable is not None:
+        entry["portable"] = holding.portable
     return entry | (_kind(holding.kind) if holding.kind is not None else {})
 
 

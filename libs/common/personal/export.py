@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Problem, Unavailable
 from libs.common.events.privacy import CHUNK_BYTES, ExportChunk, ExportedRecords, Verb
-from libs.common.personal.data import PersonalData, Sealed, categories
+from libs.common.personal.attachments import has_attachments
+from libs.common.personal.data import PersonalData, Sealed, secret_fields
 from libs.common.personal.erasure import Asked, asked_table, belongs_to, parameters
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted
 from libs.common.personal.holdings import Attached, Holding
@@ -26,9 +27,9 @@ from libs.common.personal.vault import ToOpen, ToSeal, Vault
 from libs.common.personal.vocabulary import LegalBasis, Purpose
 
 _PAGE = 500
+_PAGE_WITH_FILES = 20
 # JSON inside the box, which adds the names of fields and 45 bytes.
 _CHUNK_TEXT = CHUNK_BYTES - 1024
-_SECRET = "user.authorization"  # noqa: S105 - a category
 
 Record = dict[str, Any]
 
@@ -62,9 +63,14 @@ async def records_of(
     The session only reads; it holds no lock while boxes are opened. Raises Unreadable, KeyringUnavailable.
     """
     for holding in holdings:
-        rows = await session.stream(_rows(holding), parameters(batch), execution_options={"yield_per": _PAGE})
+        options = {"yield_per": _PAGE_WITH_FILES if _has_files(holding) else _PAGE}
+        rows = await session.stream(_rows(holding), parameters(batch), execution_options=options)
         async for page in rows.partitions():
             yield await _opened(session, vault, holding, page)
+
+
+def _has_files(holding: Holding) -> bool:
+    return holding.kind is not None and has_attachments(holding.kind)
 
 
 def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
@@ -126,7 +132,7 @@ async def _contents(
 def _content(opened: PersonalData | Problem) -> dict[str, Any]:
     match opened:
         case PersonalData():
-            return {"data": _shown(opened)}
+            return {"data": opened.model_dump(mode="json", exclude=set(secret_fields(type(opened))))}
         case KeyDestroyed():
             return {"data": None, "unreadable": "erased"}
         case KeyRestricted():
@@ -135,16 +141,6 @@ def _content(opened: PersonalData | Problem) -> dict[str, Any]:
             raise opened
         case _:
             raise Unreadable(opened.slug)
-
-
-def _shown(data: PersonalData) -> dict[str, Any]:
-    """Everything but passwords and the like, which serve to recognise the person and are no answer to them."""
-    secret = {
-        name
-        for name, one in type(data).model_fields.items()
-        if any(category.startswith(_SECRET) for category in categories(one))
-    }
-    return data.model_dump(mode="json", exclude=secret)
 
 
 async def _attached(

@@ -25,7 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from libs.common.personal.data import PersonalData, SealedColumn, categories
-from libs.common.personal.vocabulary import Bucket, Category, Purpose, Retention
+from libs.common.personal.portable import Template
+from libs.common.personal.vocabulary import Bucket, Category, Purpose, Retention, Source
 
 
 class OnErase(StrEnum):
@@ -128,6 +129,10 @@ class Holding:
     attached: Sequence[Attached] = ()
     exported: bool = True
     """False for what is itself an answer on its way to the person."""
+    source: Source = Source.OBSERVED
+    """From where rows without a box came; of a box its kind says so."""
+    portable: Template | None = None
+    """What a row is in the vocabulary of schema.org, for a person who takes it elsewhere."""
     order_number: str | None = None
     """The column with the number of an order, by which its buyer can be recognised."""
     indexes: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
@@ -183,6 +188,11 @@ class Holding:
     def retention(self) -> Retention | None:
         """Why the box may stay; none without a box."""
         return self.kind.retention if self.kind is not None else None
+
+    @property
+    def origin(self) -> Source:
+        """From where the rows came."""
+        return self.kind.source if self.kind is not None else self.source
 
     @property
     def is_divided(self) -> bool:

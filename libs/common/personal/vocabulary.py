@@ -72,6 +72,16 @@ class Purpose(StrEnum):
     ADVERTISING = "marketing.advertising"
 
 
+class Source(StrEnum):
+    """From where data came (GDPR, Art. 15(1)(g)). What the person gave is theirs to take elsewhere (Art. 20(1))."""
+
+    PERSON = "person"
+    OBSERVED = "observed"
+    """Noted while they used the service."""
+    DERIVED = "derived"
+    """Computed from something else."""
+
+
 class LegalBasis(StrEnum):
     """GDPR, Art. 6(1)(a) to (f), in Fides' names."""
 

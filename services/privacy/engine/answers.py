@@ -16,6 +16,7 @@ from libs.common.telemetry import continuing
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState, after
 from services.privacy.engine import decisions
+from services.privacy.engine.archives import assemble, is_export
 from services.privacy.engine.chunks import incomplete
 from services.privacy.engine.phases import PAUSES, ask_anew, begin, follow_keyring, turn
 from services.privacy.engine.tasks import COLUMNS, Answer, is_led, traces_of, verb_of
@@ -148,7 +149,9 @@ async def _move_on(
     if checked := turned[State.CHECKING]:
         await turn(session, store_id, checked, State.CHECKING)
         await begin(session, store_id, checked, State.CHECKING, expected=())
-    if completed := turned[State.COMPLETED]:
+    if exported := [one for one in turned[State.COMPLETED] if is_export(one)]:
+        await assemble(session, store_id, exported)
+    if completed := [one for one in turned[State.COMPLETED] if not is_export(one)]:
         await turn(session, store_id, completed, State.COMPLETED)
     if anew := turned[State.RUNNING]:
         await turn(session, store_id, anew, State.RUNNING)

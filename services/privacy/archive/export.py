@@ -1,0 +1,179 @@
+"""What an archive is made from: the sealed chunks of a request, read in the order they were sent."""
+
+import re
+from base64 import b64decode
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import select
+
+from libs.common.db import Database
+from libs.common.personal.errors import KeyDestroyed
+from libs.common.personal.vault import Vault
+from libs.common.personal.vocabulary import Purpose, Source
+from services.privacy.models import ExportChunk
+
+Language = Literal["en", "fr"]
+Record = dict[str, Any]
+PORTABILITY = "portability"
+"""The claim of a person who takes along what they gave (GDPR, Art. 20)."""
+
+_IN_MEMORY = 4
+"""Opened chunks that are kept for the next file of the archive; most people have fewer in all."""
+_ATTACHMENT = {"name", "media_type", "content"}
+
+
+class Entry(NamedTuple):
+    """A record, its number among those of its table, from 1, and how many attachments it has."""
+
+    row: int
+    record: Record
+    files: int
+
+
+class File(NamedTuple):
+    """An attachment, and where it goes."""
+
+    path: str
+    content: bytes
+
+
+@dataclass(slots=True)
+class Export:
+    """An export that is complete."""
+
+    request_id: UUID
+    store_id: UUID
+    subject_id: UUID
+    right: str
+    language: Language
+    opened_at: datetime
+    made_at: datetime
+    chunks: Mapping[str, int]
+    """Of each participant that held something."""
+    counts: Mapping[str, Mapping[str, int]]
+    """What each participant says it holds."""
+    data_map: Sequence[Mapping[str, Any]]
+    database: Database
+    vault: Vault
+    _opened: OrderedDict[tuple[str, int], list[Record]] = field(
+        default_factory=OrderedDict[tuple[str, int], list[Record]]
+    )
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether only what the person gave belongs into it."""
+        return self.right == PORTABILITY
+
+    def declared(self, service: str, table: str | None = None) -> list[Mapping[str, Any]]:
+        """What a participant announced of a table, or of all of its tables: an entry a kind."""
+        return [
+            entry
+            for entry in self.data_map
+            if entry["service"] == service and "table" in entry and table in (None, entry["table"])
+        ]
+
+    async def entries(self, service: str, *, among: Collection[int] | None = None) -> AsyncIterator[Entry]:
+        """Everything a participant holds that belongs into the archive, a chunk in memory at a time.
+
+        Rows are numbered right for every table that is in no other chunks than those of `among`. Attachments are
+        without their content: `file` says where it goes.
+        """
+        rows: Counter[str] = Counter()
+        async for record in self._records(service, among):
+            rows[record["table"]] += 1
+            yield _entry(record, service, rows[record["table"]])
+
+    async def files(self, service: str, table: str, among: Collection[int]) -> AsyncIterator[File]:
+        """The attachments of a table, in the order of its rows."""
+        row = 0
+        async for record in self._records(service, among):
+            if record["table"] == table:
+                row += 1
+                for number, one in enumerate(_attachments(record["data"]), 1):
+                    yield File(_path(service, table, row, number, one["name"]), b64decode(one["content"]))
+
+    async def _records(self, service: str, among: Collection[int] | None) -> AsyncIterator[Record]:
+        given = {(one["table"], one.get("kind")): one.get("source") for one in self.declared(service)}
+        for sequence in range(self.chunks[service]):
+            if among is not None and sequence not in among:
+                continue
+            for record in await self.chunk(service, sequence):
+                source = given.get((record["table"], record["kind"])) or Source.PERSON
+                if source == Source.PERSON or not self.is_portable:
+                    yield record
+
+    async def chunk(self, service: str, sequence: int) -> list[Record]:
+        """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
+        place = service, sequence
+        if place not in self._opened:
+            while len(self._opened) >= _IN_MEMORY:
+                self._opened.popitem(last=False)
+            self._opened[place] = await self._open(service, sequence)
+        return self._opened[place]
+
+    async def _open(self, service: str, sequence: int) -> list[Record]:
+        async with self.database.session(self.store_id) as session:
+            box = await session.scalar(
+                select(ExportChunk.box).where(
+                    ExportChunk.request_id == self.request_id,
+                    ExportChunk.participant == service,
+                    ExportChunk.sequence == sequence,
+                )
+            )
+        if box is None:
+            raise KeyDestroyed
+        opened = await self.vault.open(
+            box, store_id=self.store_id, subject_id=self.subject_id, purpose=Purpose.RIGHTS_OF_THE_PERSON
+        )
+        return opened.records
+
+
+# --- Attachments -----------------------------------------------------------------------------------------
+
+
+def _is_attachment(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == _ATTACHMENT  # pyright: ignore[reportUnknownVariableType]
+
+
+def _attachments(value: Any) -> Iterator[Mapping[str, str]]:
+    """Those in a box's content, in the order in which they are there."""
+    if _is_attachment(value):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _attachments(part)
+
+
+def _entry(record: Record, service: str, row: int) -> Entry:
+    """The record with paths where the content of attachments was."""
+    found = 0
+
+    def replaced(value: Any) -> Any:
+        nonlocal found
+        if _is_attachment(value):
+            found += 1
+            path = _path(service, record["table"], row, found, value["name"])
+            return {"name": value["name"], "media_type": value["media_type"], "file": path}
+        if isinstance(value, dict):
+            return {name: replaced(part) for name, part in value.items()}
+        return [replaced(part) for part in value] if isinstance(value, list) else value
+
+    data = replaced(record["data"])
+    return Entry(row, {**record, "data": data}, found)
+
+
+def _path(service: str, table: str, row: int, number: int, name: str) -> str:
+    """Unique by its numbers, harmless by its letters, whatever the person called the file."""
+    return f"{service}/files/{table}-{row}-{number}-{safe_name(name)}"
+
+
+def safe_name(name: str) -> str:
+    """A file's name without what a file system, a shell or a reader could take for something else."""
+    plain = re.sub(r"[^\w.]+", "-", name).strip("-.")
+    stem, dot, ending = plain.rpartition(".")
+    return (f"{stem[:60]}.{ending[:10]}" if dot else plain[:60]) or "file"
