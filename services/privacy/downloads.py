@@ -195,4 +195,3 @@ async def _open(vault: Vault, owner: Any, box: bytes | None) -> bytes:
         purpose=Purpose.RIGHTS_OF_THE_PERSON,
     )
     return opened.content
-

@@ -34,7 +34,7 @@ from libs.common.personal.keys import KeyringClient
 from libs.common.personal.participant import Participant
 from libs.common.personal.vault import Vault
 from libs.common.worker import Work
-from services.privacy import consumer, key_tasks, settings
+from services.privacy import assembling, consumer, key_tasks, settings
 from services.privacy.app import create_app
 from services.privacy.models import PrivacySettings
 from services.privacy.settings import Settings
@@ -299,6 +299,11 @@ class Platform:
         answers = (await self.published(TaskAnswered))[before:]
         chunks = [one for one in await self.published(ExportChunk) if one.request_id == request_id]
         await self.deliver(*chunks, *[one for one in answers if one.request_id == request_id])
+
+    async def assemble(self) -> None:
+        """Make every archive that waits, of this test and of others."""
+        while await assembling.assemble(self.work):
+            pass
 
     async def ask_keyring(self) -> None:
         await key_tasks.ask_keyring(self.work)

@@ -1,288 +1,247 @@
-"""The archive a person downloads: what is in it, how often and how long, and that it is never half of one."""
+"""What is in the archive: for people, for spreadsheets, for machines, and proof that it is whole."""
 
-import asyncio
 import csv
 import hashlib
 import io
 import json
 import re
-import tracemalloc
-import zipfile
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from base64 import b64encode
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import httpx
 import pytest
-from fastapi import FastAPI
-from sqlalchemy import insert, text
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jws
+from joserfc.errors import BadSignatureError
+from joserfc.jwk import KeySet
+from jsonschema import Draft202012Validator
 
-from libs.common.events.privacy import ExportChunk, ExportedRecords, Outcome, ParticipantAnnounced, Verb
-from libs.common.personal.datamap import data_map
-from libs.common.personal.keys import Erasure
-from services.privacy import downloads, duties
-from services.privacy.api import means
-from services.privacy.archive import archive
-from services.privacy.models import Download
-from services.privacy.service import opening
-from tests.common.personal.shop import HOLDINGS, SHOP
-from tests.privacy.conftest import Person, Platform
-from tests.privacy.keyring.conftest import RunningKeyring
-from tests.privacy.test_engine import digest_of
-
-Record = dict[str, Any]
+from services.privacy.archive.export import safe_name
+from services.privacy.archive.page import SHOWN
+from tests.common.personal.shop import SHOP
+from tests.privacy.archives import announce, archive_of, invoice, purchase
+from tests.privacy.conftest import Platform
 
 
-def purchase(number: str = "1001", *, name: str = "Zoé <b>Canary</b>", **facts: Any) -> Record:
-    return {
-        "table": "purchase", "kind": "ShopContact", "facts": {"number": number} | facts,
-        "data": {"name": name, "address": {"city": "Orléans"}, "tags": ["a", "b"]},
-        "attached": {"purchase_line": [{"title": "Tea"}, {"title": "=cmd()"}]},
-    }  # fmt: skip
-
-
-async def exported(platform: Platform, person: Person, chunks: Sequence[list[Record]]) -> UUID:
-    """A completed export with these records of the shop."""
-    response = await platform.ask(person, "access")
-    request_id = UUID(response.json()["id"])
-    events: list[ExportChunk] = []
-    for number, records in enumerate(chunks):
-        sealed = await platform.work.vault.seal(
-            ExportedRecords(records=records),
-            store_id=platform.store_id,
-            subject_id=person.subject_id,
-            bucket=str(request_id),
-        )
-        events.append(ExportChunk(request_id=request_id, participant=SHOP, sequence=number, box=sealed.box))
-    for event in events:
-        await platform.deliver(event)
-    outcome = Outcome.DONE if chunks else Outcome.NOTHING_HELD
-    digest = digest_of(*events) if chunks else ""
-    await platform.deliver(
-        platform.answer(
-            request_id, Verb.EXPORT, outcome, chunks=len(chunks), digest=digest, counts={"purchase": 1}
-        )
-    )
-    await platform.answer_itself(request_id, Verb.EXPORT)
-    assert await platform.state(person, request_id) == "completed"
-    return request_id
-
-
-async def link(platform: Platform, person: Person, request_id: UUID, **changes: Any) -> str:
-    """A token like the one in the mail."""
-    token = uuid4().hex
-    row = {
-        "token_hash": opening.hashed(token), "request_id": request_id, "store_id": platform.store_id,
-        "subject_id": person.subject_id, "generation": 1, "remaining": 5,
-        "expires_at": datetime.now(UTC) + timedelta(days=7),
-    }  # fmt: skip
-    async with platform.database.session(platform.store_id) as session:
-        await session.execute(insert(Download).values(row | changes))
-    return token
-
-
-async def fetch(platform: Platform, token: str) -> httpx.Response:
-    return await platform.client.post("/privacy/v1/downloads", data={"token": token})
-
-
-def opened(response: httpx.Response) -> zipfile.ZipFile:
-    assert response.status_code == 200, response.text
-    return zipfile.ZipFile(io.BytesIO(response.content))
+def rows_of(sheet: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(sheet.decode("utf-8-sig"))))
 
 
 async def test_the_archive_is_for_people_spreadsheets_and_machines(platform: Platform) -> None:
+    await announce(platform)
     person = await platform.person()
-    public: Any = platform.shop_key.as_dict(private=False)
-    await platform.deliver(
-        ParticipantAnnounced(participant=SHOP, public_key=public, data_map=data_map(SHOP, HOLDINGS, []))
-    )
-    request_id = await exported(platform, person, [[purchase()], [purchase("1002", name="=1+1")]])
-    response = await fetch(platform, await link(platform, person, request_id))
-    assert response.headers["content-disposition"] == f'attachment; filename="export-{request_id}.zip"'
-    files = opened(response)
+    files = await archive_of(platform, person, [[purchase()], [purchase("1002", name="=1+1"), invoice()]])
     assert files.testzip() is None
     assert files.namelist() == [
-        "index.html", "privacy.json", "privacy/request.csv", "test-shop.json", "test-shop/purchase.csv",
-        "test-shop/purchase.purchase_line.csv", "manifest.json",
+        "index.html", "privacy.json", "privacy.schema.json", "privacy/request.csv", "test-shop.json",
+        "test-shop.schema.json", "test-shop/purchase.csv", "test-shop/purchase.purchase_line.csv",
+        "test-shop/invoice.csv", "manifest.json", "manifest.json.jws",
     ]  # fmt: skip
     records = json.loads(files.read("test-shop.json"))
-    assert records == {"service": SHOP, "records": [purchase(), purchase("1002", name="=1+1")]}
-    rows = list(csv.DictReader(io.StringIO(files.read("test-shop/purchase.csv").decode("utf-8-sig"))))
+    assert records == {
+        "service": SHOP, "records": [purchase(), purchase("1002", name="=1+1"), invoice()],
+    }  # fmt: skip
+    rows = rows_of(files.read("test-shop/purchase.csv"))
     assert [row["number"] for row in rows] == ["1001", "1002"]
-    assert rows[0]["name"] == "Zoé <b>Canary</b>" and rows[0]["address.city"] == "Orléans"
+    assert rows[0]["name"] == "Zoé <b>Canary</b>"
     assert rows[1]["name"] == "'=1+1", "a spreadsheet would run this"
-    lines = list(
-        csv.DictReader(io.StringIO(files.read("test-shop/purchase.purchase_line.csv").decode("utf-8-sig")))
-    )
+    lines = rows_of(files.read("test-shop/purchase.purchase_line.csv"))
     assert [(line["row"], line["title"]) for line in lines] == [
         ("1", "Tea"), ("1", "'=cmd()"), ("2", "Tea"), ("2", "'=cmd()"),
     ]  # fmt: skip
+
+
+async def test_an_export_of_nothing_says_so(platform: Platform) -> None:
+    files = await archive_of(platform, await platform.person(), [])
+    # What is known of them is the request itself.
+    assert files.namelist() == [
+        "index.html", "privacy.json", "privacy.schema.json", "privacy/request.csv", "manifest.json",
+        "manifest.json.jws",
+    ]  # fmt: skip
+
+
+# --- The manifest ----------------------------------------------------------------------------------------
+
+
+async def test_the_manifest_names_every_file_and_anybody_can_check_who_wrote_it(platform: Platform) -> None:
+    person = await platform.person()
+    files = await archive_of(platform, person, [[purchase()]])
     manifest = json.loads(files.read("manifest.json"))
-    assert manifest["request"] == str(request_id)
-    assert manifest["sha256"] == {
-        name: hashlib.sha256(files.read(name)).hexdigest()
+    assert manifest["store"] == str(platform.store_id) and manifest["right"] == "access"
+    assert manifest["services"][SHOP] == {"purchase": 1}
+    assert manifest["files"] == [
+        {
+            "name": name,
+            "size": len(files.read(name)),
+            "sha256": hashlib.sha256(files.read(name)).hexdigest(),
+        }
         for name in files.namelist()
-        if name != "manifest.json"
-    }
+        if not name.startswith("manifest.json")
+    ]
+    published = await platform.client.get("/privacy/v1/keys.json")
+    assert published.status_code == 200 and "d" not in published.json()["keys"][0]
+    keys = KeySet.import_key_set(published.json())
+    signature = files.read("manifest.json.jws").decode()
+    content = files.read("manifest.json")
+    assert jws.deserialize_compact(signature, keys, algorithms=["ES256"], payload=content)
+    with pytest.raises(BadSignatureError):
+        jws.deserialize_compact(signature, keys, algorithms=["ES256"], payload=content + b" ")
+
+
+# --- JSON Schema -----------------------------------------------------------------------------------------
+
+
+async def test_every_record_is_of_the_form_its_service_announced(platform: Platform) -> None:
+    await announce(platform)
+    closed = purchase("1003") | {"data": None, "unreadable": "erased"}
+    files = await archive_of(platform, await platform.person(), [[purchase(), closed], [invoice()]])
+    schema = json.loads(files.read("test-shop.schema.json"))
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    document = json.loads(files.read("test-shop.json"))
+    assert len(document["records"]) == 3
+    assert list(validator.iter_errors(document)) == []
+    for changes in ({"facts": {}}, {"data": {"name": 1, "email": "x"}}, {"kind": "Other"}, {"more": 1}):
+        broken = document | {"records": [purchase() | changes]}
+        assert not validator.is_valid(broken), changes
+
+
+async def test_what_a_participant_announced_nothing_of_is_kept_in_the_form_it_came(
+    platform: Platform,
+) -> None:
+    record = {"table": "../../purchase", "n": 1, "attached": {"../x": [{"a": 1}]}}
+    files = await archive_of(platform, await platform.person(), [[record]])
+    assert f"{SHOP}/purchase.csv" in files.namelist() and f"{SHOP}/purchase.x.csv" in files.namelist()
+    document = json.loads(files.read("test-shop.json"))
+    [kept] = document["records"]
+    assert kept["facts"] == {"n": 1}
+    assert Draft202012Validator(json.loads(files.read("test-shop.schema.json"))).is_valid(document)
+
+
+# --- Attachments -----------------------------------------------------------------------------------------
+
+PHOTO = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+def with_files(*names: str) -> dict[str, Any]:
+    content = b64encode(PHOTO).decode()
+    attachments = [{"name": name, "media_type": "image/png", "content": content} for name in names]
+    record = purchase()
+    return record | {"data": record["data"] | {"photos": attachments, "portrait": attachments[0]}}
+
+
+async def test_attachments_are_files_of_their_own_with_harmless_names(platform: Platform) -> None:
+    names = ("../../etc/passwd", "photo d’été.png", "photo d’été.png")
+    files = await archive_of(platform, await platform.person(), [[purchase(), with_files(*names)]])
+    expected = [
+        f"{SHOP}/files/purchase-2-1-etc-passwd",
+        f"{SHOP}/files/purchase-2-2-photo-d-été.png",
+        f"{SHOP}/files/purchase-2-3-photo-d-été.png",
+        f"{SHOP}/files/purchase-2-4-etc-passwd",
+    ]
+    assert [name for name in files.namelist() if "/files/" in name] == expected
+    assert all(files.read(name) == PHOTO for name in expected)
+    text = b64encode(PHOTO)
+    for name in ("index.html", "test-shop.json", "test-shop/purchase.csv"):
+        assert text not in files.read(name), f"{name} repeats what is in a file of its own"
+    assert rows_of(files.read("test-shop/purchase.csv"))[1]["portrait.file"] == expected[3]
+    [record] = json.loads(files.read("test-shop.json"))["records"][1:]
+    assert [one["file"] for one in record["data"]["photos"]] == expected[:3]
+    page = files.read("index.html").decode()
+    assert f'<a href="{SHOP}/files/purchase-2-1-etc-passwd">../../etc/passwd</a>' in page
+
+
+@given(st.text(max_size=300))
+def test_no_name_of_a_file_leads_anywhere(name: str) -> None:
+    safe = safe_name(name)
+    assert 0 < len(safe) <= 71
+    assert not safe.startswith((".", "-")) and not set(safe) & set('/\\:*?"<>|\0\n \u202e')
+
+
+# --- The page --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("language", "title"), [("en", "Your data"), ("fr", "Vos données")])
 async def test_the_page_is_read_without_a_network_in_the_persons_language(
     platform: Platform, language: str, title: str
 ) -> None:
+    await announce(platform)
     person = await platform.person()
-    response = await platform.ask(person, "access", language=language)
-    assert response.status_code == 201
-    request_id = await exported(platform, person, [[purchase()]])
-    page = opened(await fetch(platform, await link(platform, person, request_id))).read("index.html").decode()
+    files = await archive_of(platform, person, [[purchase()]], language=language)
+    page = files.read("index.html").decode()
+    assert page.startswith("<!doctype html>")
     assert f'<html lang="{language}">' in page and f"<h1>{title}</h1>" in page
     assert "Zoé &lt;b&gt;Canary&lt;/b&gt;" in page and "<b>Canary" not in page
-    assert "Orléans" in page and person.email in page
-    assert not re.search(r"(src|href)=\"(?!#)", page) and "http" not in page.replace("http-equiv", "")
+    assert person.email in page
+    assert not re.search(r"(src|href)=\"(?!#|data:,)", page) and "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page
 
 
-async def test_an_export_of_nothing_says_so(platform: Platform) -> None:
-    person = await platform.person()
-    request_id = await exported(platform, person, [])
-    files = opened(await fetch(platform, await link(platform, person, request_id)))
-    # What is known of them is the request itself.
-    assert files.namelist() == ["index.html", "privacy.json", "privacy/request.csv", "manifest.json"]
-
-
-async def test_the_archive_comes_out_the_same_every_time(platform: Platform) -> None:
-    person = await platform.person()
-    token = await link(platform, person, await exported(platform, person, [[purchase()]]))
-    first, second = await fetch(platform, token), await fetch(platform, token)
-    assert first.content == second.content
-
-
-# --- How often, how long, for whom -----------------------------------------------------------------------
-
-
-async def test_a_link_works_a_few_times_and_then_never_again(platform: Platform) -> None:
-    person = await platform.person()
-    request_id = await exported(platform, person, [[purchase()]])
-    token = await link(platform, person, request_id, remaining=3)
-    responses = await asyncio.gather(*(fetch(platform, token) for _ in range(6)))
-    assert sorted(one.status_code for one in responses) == [200, 200, 200, 404, 404, 404]
-
-
-async def test_a_link_that_expired_is_like_one_that_never_was(platform: Platform, app: FastAPI) -> None:
-    person = await platform.person()
-    token = await link(platform, person, await exported(platform, person, [[purchase()]]))
-    unknown = await fetch(platform, "no-such-token")
-    assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
-    app.dependency_overrides[means.now] = lambda: datetime.now(UTC) + timedelta(days=7, seconds=1)
-    try:
-        late = await fetch(platform, token)
-    finally:
-        app.dependency_overrides.clear()
-    assert (late.status_code, late.content) == (404, unknown.content)
-    assert (await fetch(platform, token)).status_code == 200
-
-
-async def test_a_link_dies_with_its_person(platform: Platform) -> None:
-    person = await platform.person()
-    token = await link(platform, person, await exported(platform, person, [[purchase()]]))
-    unknown = await fetch(platform, "no-such-token")
-    erasure = await platform.opened(person, "erasure")
-    await platform.ask_keyring()
-    # The keys are gone, the rows are not yet: this process has heard of it.
-    platform.work.vault.drop(platform.store_id, [person.subject_id])
-    refused = await fetch(platform, token)
-    assert (refused.status_code, refused.content) == (404, unknown.content)
-    await platform.answer_itself(erasure, Verb.ERASE)
-    async with platform.database.session(platform.store_id) as session:
-        for table in ("download", "export_chunk"):
-            assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
-    assert (await fetch(platform, token)).content == unknown.content
-
-
-async def test_what_expired_is_deleted(platform: Platform) -> None:
-    person = await platform.person()
-    request_id = await exported(platform, person, [[purchase()]])
-    await link(platform, person, request_id, expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    await duties.forget_exports(platform.work)
-    async with platform.database.session(platform.store_id) as session:
-        for table in ("download", "export_chunk"):
-            assert await session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
-
-
-async def test_an_export_that_has_not_ended_cannot_be_fetched(platform: Platform) -> None:
-    person = await platform.person()
-    request_id = await platform.opened(person, "access")
-    await platform.answer_itself(request_id, Verb.EXPORT)
-    assert (await fetch(platform, await link(platform, person, request_id))).status_code == 404
-
-
-async def test_a_keyring_that_is_away_costs_no_download(
-    platform: Platform, own_keyring: RunningKeyring
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ["E-mail address, name", "To carry out your order", "a contract with you", "the carrier",
+                "You gave it", "Until the order is settled"]),
+        ("fr", ["Adresse e-mail, nom", "Exécuter votre commande", "Un contrat avec vous", "Le transporteur",
+                "Vous l’avez donné", "Jusqu’au règlement de la commande"]),
+    ],
+)  # fmt: skip
+async def test_the_page_says_what_why_on_what_ground_how_long_with_whom_and_from_where(
+    platform: Platform, language: str, said: list[str]
 ) -> None:
-    person = await platform.person()
-    token = await link(platform, person, await exported(platform, person, [[purchase()]]), remaining=1)
-    vault, platform.app.state.vault = platform.app.state.vault, own_keyring.vault("privacy")
-    await own_keyring.stop()
-    try:
-        assert (await fetch(platform, token)).status_code == 503
-    finally:
-        platform.app.state.vault = vault
-    assert (await fetch(platform, token)).status_code == 200
+    await announce(platform)
+    files = await archive_of(platform, await platform.person(), [[purchase()]], language=language)
+    page = files.read("index.html").decode()
+    for words in said:
+        assert words.lower() in page.lower(), words
 
 
-async def test_an_archive_that_breaks_off_is_none(platform: Platform) -> None:
-    person = await platform.person()
-    chunks = [[purchase(str(number))] for number in range(12)]
-    token = await link(platform, person, await exported(platform, person, chunks))
-    export = await downloads.begin(platform.database, platform.work.vault, token=token, now=datetime.now(UTC))
-    received = bytearray()
-    with pytest.raises(Exception, match="personal data was erased"):
-        async for piece in archive(export):
-            received += piece
-            if len(received) > 100 and export.chunks:
-                client = platform.keyring.client("privacy")
-                await client.destroy([Erasure(platform.store_id, person.subject_id, 1, uuid4())])
-                platform.work.vault.drop(platform.store_id, [person.subject_id])
-    with pytest.raises(zipfile.BadZipFile):
-        zipfile.ZipFile(io.BytesIO(bytes(received)))
+@pytest.mark.parametrize(
+    ("language", "shown"),
+    [
+        ("en", ["€1,234.50", "¥1,200", "March 5, 2026", "Waiting for payment", "France"]),
+        ("fr", ["1 234,50 €", "1 200 JPY", "5 mars 2026", "En attente de paiement", "France"]),
+    ],
+)  # fmt: skip
+async def test_the_page_has_dates_amounts_and_words_in_the_form_of_the_language(
+    platform: Platform, language: str, shown: list[str]
+) -> None:
+    euros = purchase(
+        total_amount=123450, currency="EUR", placed_at="2026-03-05T10:00:00+00:00", state="awaiting_payment"
+    )
+    euros["data"]["address"] = {
+        "line1": "1 rue du Port", "line2": "", "postcode": "45000", "city": "Orléans", "country": "FR",
+    }  # fmt: skip
+    yen = purchase(lines=[{"title": "Tea", "unit_price": {"amount": 1200, "currency": "JPY"}}])
+    files = await archive_of(platform, await platform.person(), [[euros, yen]], language=language)
+    page = files.read("index.html").decode().replace("\u202f", " ").replace("\xa0", " ")
+    for value in [*shown, "1 rue du Port\n45000 Orléans"]:
+        assert value in page, value
 
 
-@pytest.mark.parametrize("body", [{}, {"token": ""}, {"token": "x" * 101}, {"other": "x"}])
-async def test_bad_input_is_refused(platform: Platform, body: dict[str, str]) -> None:
-    response = await platform.client.post("/privacy/v1/downloads", data=body)
-    assert response.status_code == 422
-    assert response.headers["content-type"] == "application/problem+json"
+async def test_the_page_of_somebody_with_much_data_stays_small_and_says_where_the_rest_is(
+    platform: Platform,
+) -> None:
+    many = [purchase(str(number)) for number in range(SHOWN + 3)]
+    files = await archive_of(platform, await platform.person(), [many])
+    page = files.read("index.html").decode()
+    assert page.count("<article>") == SHOWN + 1, "and the request itself"
+    assert f'<a href="{SHOP}/purchase.csv">{SHOP}/purchase.csv</a>' in page and f"{SHOWN + 3} entries" in page
+    assert len(rows_of(files.read(f"{SHOP}/purchase.csv"))) == SHOWN + 3
 
 
-async def test_the_page_of_the_link_shows_nothing_and_uses_nothing_up(platform: Platform) -> None:
-    for language, words in (("en", "Download"), ("fr", "Télécharger")):
-        response = await platform.client.get("/privacy/download", params={"language": language})
-        assert response.status_code == 200 and words in response.text
-        assert "default-src 'none'" in response.headers["content-security-policy"]
-        assert response.headers["referrer-policy"] == "no-referrer"
-    assert (await platform.client.get("/privacy/download", params={"language": "xx"})).status_code == 422
+async def test_a_word_on_the_page_that_nobody_translated_stands_for_itself(platform: Platform) -> None:
+    record = purchase(loyalty_points=7, tier=f"gold-{uuid4()}")
+    page = (await archive_of(platform, await platform.person(), [[record]])).read("index.html").decode()
+    assert "Loyalty points" in page and record["facts"]["tier"] in page
 
 
-# --- Much of it ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_both_languages_have_the_same_words(language: str) -> None:
+    from services.privacy.archive.page import _words  # pyright: ignore[reportPrivateUsage]
 
-
-async def test_a_large_export_is_streamed_in_bounded_memory(platform: Platform) -> None:
-    person = await platform.person()
-    filling = "x" * 7000
-    chunks = [
-        [purchase(str(1000 * chunk + number), name=filling) for number in range(60)] for chunk in range(24)
-    ]
-    size = sum(len(json.dumps(chunk)) for chunk in chunks)
-    token = await link(platform, person, await exported(platform, person, chunks))
-    del chunks
-    export = await downloads.begin(platform.database, platform.work.vault, token=token, now=datetime.now(UTC))
-    tracemalloc.start()
-    received = 0
-    async for piece in archive(export):
-        received += len(piece)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert received > 20_000
-    assert size > 10_000_000
-    assert peak < 10_000_000, "the archive grows with what is in it"
+    words, english = _words(language), _words("en")
+    assert {name: set(section) for name, section in words.items()} == {
+        name: set(section) for name, section in english.items()
+    }

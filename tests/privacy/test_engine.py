@@ -328,6 +328,8 @@ async def test_an_export_is_complete_when_its_chunks_are_those_that_were_signed(
     await platform.deliver(
         platform.answer(request_id, Verb.EXPORT, Outcome.DONE, chunks=3, digest=digest_of(*chunks))
     )
+    assert await platform.state(person, request_id) == "running", "its archive is still to be made"
+    await platform.assemble()
     assert await platform.state(person, request_id) == "completed"
 
 
@@ -361,6 +363,7 @@ async def test_an_export_that_is_not_whole_is_made_anew(platform: Platform, loss
         platform.answer(request_id, Verb.EXPORT, Outcome.DONE, chunks=2, digest=digest_of(*again), round=2)
     )
     await platform.answer_itself(request_id, Verb.EXPORT)
+    await platform.assemble()
     assert await platform.state(person, request_id) == "completed"
 
 

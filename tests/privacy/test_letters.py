@@ -69,6 +69,8 @@ async def exported(platform: Platform, person: Person) -> UUID:
     request_id = await platform.opened(person, "access")
     await platform.deliver(platform.answer(request_id, Verb.EXPORT))
     await platform.answer_itself(request_id, Verb.EXPORT)
+    assert await written(platform, person) == [], "a link to an archive that is not made"
+    await platform.assemble()
     assert await platform.state(person, request_id) == "completed"
     return request_id
 

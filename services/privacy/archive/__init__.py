@@ -102,8 +102,8 @@ async def _gathered(content: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 def _manifest(export: Export, listed: Iterable[dict[str, Any]]) -> bytes:
     manifest = {
-        "request": export.request_id,
-        "store": export.store_id,
+        "request": str(export.request_id),
+        "store": str(export.store_id),
         "right": export.right,
         "opened_at": export.opened_at,
         "made_at": export.made_at,

@@ -61,7 +61,7 @@ class Export:
     database: Database
     vault: Vault
     _opened: OrderedDict[tuple[str, int], list[Record]] = field(
-        default_factory=OrderedDict[tuple[str, int], list[Record]]
+        default_factory=OrderedDict[tuple[str, int], list[Record]], repr=False
     )
 
     @property
@@ -130,7 +130,29 @@ class Export:
         opened = await self.vault.open(
             box, store_id=self.store_id, subject_id=self.subject_id, purpose=Purpose.RIGHTS_OF_THE_PERSON
         )
-        return opened.records
+        return [_whole(record) for record in opened.records]
+
+
+def _whole(record: Record) -> Record:
+    """The record with every member that `ExportedRecords` promises; what a participant calls otherwise is a fact.
+
+    Names of tables become names of files, so they lose what would lead elsewhere.
+    """
+    known = {"table", "kind", "facts", "data", "attached", "unreadable"}
+    facts, data, attached = (record.get(name) for name in ("facts", "data", "attached"))
+    more = {name: value for name, value in record.items() if name not in known}
+    whole: Record = {
+        "table": safe_name(str(record.get("table") or "records")),
+        "kind": record.get("kind"),
+        "facts": (facts if isinstance(facts, dict) else {}) | more,
+        "data": data if isinstance(data, dict) else None,
+        "attached": {
+            safe_name(name): [row for row in rows if isinstance(row, dict)]
+            for name, rows in (attached.items() if isinstance(attached, dict) else ())
+            if isinstance(rows, list)
+        },
+    }
+    return whole | ({"unreadable": record["unreadable"]} if "unreadable" in record else {})
 
 
 # --- Attachments -----------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ class Readable:
             return self._object(value, currency, leaf)
         if isinstance(value, list):
             shown = [self._value(name, one, currency, leaf) for one in value]
-            return shown if any(isinstance(one, list) for one in shown) else ", ".join(map(str, shown))
+            return ", ".join(shown) if all(type(one) is str for one in shown) else shown
         return leaf(name, value, currency)
 
     def _object(self, value: Mapping[str, Any], currency: Any, leaf: Callable[..., Any]) -> Any:
