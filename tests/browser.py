@@ -4,7 +4,6 @@ import asyncio
 import base64
 import itertools
 import json
-import subprocess
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -88,10 +87,9 @@ class Tab:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    async def screenshot(self, path: Path) -> None:
+    async def screenshot(self) -> bytes:
         """What is seen, as PNG."""
-        shot = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
+        return base64.b64decode((await self.call("Page.captureScreenshot", format="png"))["data"])
 
 
 @asynccontextmanager
@@ -100,22 +98,25 @@ async def browsing() -> AsyncGenerator[Tab]:
     program = ensure_chromium()
     with tempfile.TemporaryDirectory(prefix="vitrine-browser-", ignore_cleanup_errors=True) as folder:
         port = Path(folder) / "DevToolsActivePort"
-        process = subprocess.Popen(
-            [program, *_OPTIONS, f"--user-data-dir={folder}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *_OPTIONS,
+            f"--user-data-dir={folder}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
         )
         try:
 
             async def listens() -> bool:
-                return process.poll() is not None or (port.exists() and "\n" in port.read_text())
+                return process.returncode is not None or (port.exists() and "\n" in port.read_text())
 
             await until(listens, 30, "the browser did not start")
             async with _tab(*port.read_text().split("\n", 1)) as tab:
                 yield tab
         finally:
             process.terminate()
-            process.wait(20)
+            await process.wait()
 
 
 @asynccontextmanager

@@ -193,12 +193,12 @@ class Demo:
         expect(len(outcomes) >= 5, f"every service answered over the broker: {outcomes}")
         page, _, token = (await self.shop.link_in_mail(self.guest, "/download")).partition("#token=")
         await self.shop.reaches(page, 200)
-        answer = await self.shop.http.post("/privacy/v1/downloads", data={"token": token})
+        answer = await self.shop.download(token)
         expect(answer.status_code == 200, f"the mail's link gives an archive of {len(answer.content)} bytes")
         archive = zipfile.ZipFile(io.BytesIO(answer.content))
         names = archive.namelist()
         text = b"".join(archive.read(name) for name in names).decode()
-        for ending in (".json", ".csv", "index.html"):
+        for ending in (".json", ".schema.json", ".csv", "index.html", "manifest.json.jws"):
             expect(any(name.endswith(ending) for name in names), f"it has {ending}")
         expect(
             self.order.number in text and self.guest in text, "the order and the person's e-mail are in it"

@@ -45,6 +45,8 @@ PUBLIC: frozenset[Route] = PAGES | {
     ("GET", "/privacy/download"),
     # The token of the link, in the body, is what opens an export.
     ("POST", "/privacy/v1/downloads"),
+    ("GET", "/privacy/v1/downloads/{download_id}"),
+    ("GET", "/privacy/v1/keys.json"),
 }
 """What anybody may call. Every other route answers an anonymous caller with 401."""
 

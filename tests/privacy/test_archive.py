@@ -18,7 +18,7 @@ from joserfc.jwk import KeySet
 from jsonschema import Draft202012Validator
 
 from services.privacy.archive.export import safe_name
-from services.privacy.archive.page import SHOWN
+from services.privacy.archive.page import SHOWN, _words  # pyright: ignore[reportPrivateUsage]
 from tests.common.personal.shop import SHOP
 from tests.privacy.archives import announce, archive_of, invoice, purchase
 from tests.privacy.conftest import Platform
@@ -239,8 +239,6 @@ async def test_a_word_on_the_page_that_nobody_translated_stands_for_itself(platf
 
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_both_languages_have_the_same_words(language: str) -> None:
-    from services.privacy.archive.page import _words  # pyright: ignore[reportPrivateUsage]
-
     words, english = _words(language), _words("en")
     assert {name: set(section) for name, section in words.items()} == {
         name: set(section) for name, section in english.items()

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import io
 import zipfile
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -99,8 +101,9 @@ async def test_a_link_that_expired_is_like_one_that_never_was(platform: Platform
     location = (await address(platform, token)).headers["location"]
     unknown = await address(platform, "no-such-token")
     assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
-    for later, expected in (({"days": 1, "seconds": 1}, 201), ({"days": 7, "seconds": 1}, 404)):
-        app.dependency_overrides[means.now] = lambda later=later: datetime.now(UTC) + timedelta(**later)
+    for later, expected in ((timedelta(days=1, seconds=1), 201), (timedelta(days=7, seconds=1), 404)):
+        at = datetime.now(UTC) + later
+        app.dependency_overrides[means.now] = partial(datetime.fromisoformat, at.isoformat())
         try:
             assert (await platform.client.get(location)).content == unknown.content
             late = await address(platform, token)
@@ -308,6 +311,4 @@ async def test_the_page_of_the_link_shows_nothing_and_uses_nothing_up(platform: 
 
 
 def test_a_piece_fills_a_box_of_half_a_mebibyte() -> None:
-    from base64 import b64encode
-
     assert len(b64encode(bytes(kinds.PIECE_BYTES))) + 100 <= 512 * 1024

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Row, Select, bindparam, select
+from sqlalchemy import ARRAY, Row, Select, bindparam, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Problem, Unavailable
@@ -82,10 +82,16 @@ def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
         columns.append(held.c.id.label("row_id"))
     # An earlier life, of which the law may keep something, is no part of what this one may see.
     this_life = held.c.generation == asked.c.generation
+    # Without its box, a row of which nothing else is shown says nothing.
+    full = (
+        held.c[holding.box].is_not(None)
+        if holding.box and not (holding.describe or holding.attached)
+        else true()
+    )
     return (
         select(asked.c.request_id, asked.c.store_id, asked.c.subject_id, *columns)
         .join_from(asked, held, belongs_to(held, asked, holding))
-        .where(this_life)
+        .where(this_life, full)
     )
 
 

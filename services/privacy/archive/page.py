@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from libs.common.money import as_decimal
 from services.privacy.archive.export import Export, Record
-from services.privacy.archive.survey import Table, Tables
+from services.privacy.archive.survey import Table, Tables, says_something
 
 SHOWN = 500
 """Records of a table on the page. A phone that opens more shows nothing; the whole is in the table's CSV file."""
@@ -72,11 +72,12 @@ def _table(export: Export, words: Words, service: str, name: str, table: Table) 
 async def _shown(
     export: Export, words: Words, service: str, name: str, table: Table
 ) -> AsyncIterator[dict[str, Any]]:
-    readable = Readable(words, export.language)
-    async for row, record, _ in export.entries(service, among=table.chunks):
-        if record["table"] == name:
+    readable, shown = Readable(words, export.language), 0
+    async for _, record, _ in export.entries(service, among=table.chunks):
+        if record["table"] == name and says_something(record):
             yield readable.record(record)
-            if row == SHOWN:
+            shown += 1
+            if shown == SHOWN:
                 return
 
 

@@ -16,6 +16,7 @@ class Table:
     attached: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
     chunks: set[int] = field(default_factory=set[int])
     rows: int = 0
+    """That say something: of a password for instance there is nothing to show."""
     files: int = 0
 
 
@@ -31,7 +32,7 @@ async def survey(export: Export) -> Tables:
             async for entry in export.entries(service, among=(sequence,)):
                 record = entry.record
                 table = tables[service].setdefault(record["table"], Table())
-                table.rows += 1
+                table.rows += says_something(record)
                 table.chunks.add(sequence)
                 flat = flattened(record)
                 table.columns.update(dict.fromkeys(flat))
@@ -41,6 +42,13 @@ async def survey(export: Export) -> Tables:
                     for row in rows:
                         columns.update(dict.fromkeys(row))
     return tables
+
+
+def says_something(record: Record) -> bool:
+    """Whether anything of it is shown to a reader."""
+    return bool(
+        record["facts"] or record["data"] or "unreadable" in record or any(record["attached"].values())
+    )
 
 
 def flattened(record: Record) -> dict[str, Any]:
