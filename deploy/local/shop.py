@@ -114,6 +114,13 @@ class Shop:
         message = await self.mail(to, containing)
         return next(link for link in message["links"] if containing in link)
 
+    async def download(self, token: str) -> httpx.Response:
+        """The archive of an export, by the token of the link: for an address first, then with its cookie."""
+        granted = await self.http.post("/privacy/v1/downloads", data={"token": token})
+        if granted.status_code != 201:
+            return granted
+        return await self.http.get(granted.headers["location"])
+
     # --- The store ---------------------------------------------------------------------------------------
 
     async def open_store(self, merchant: Account, *, name: str, slug: str, country: str = "FR") -> Account:

@@ -1,8 +1,10 @@
 """A person's whole life on a platform of real processes, in values that are found again wherever they lie."""
 
 import base64
+import io
 import shutil
 import tempfile
+import zipfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -93,6 +95,10 @@ class Life:
     """Every answer with an error, whole."""
     late: str = "catalog"
     """The participant that was frozen for a while when it was asked for an export."""
+    archive: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """The files of what the person downloaded when they asked for everything."""
+    portable: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """And when they asked for what they had given."""
     dumps: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """Every database, before the erasure and after it."""
 
@@ -106,6 +112,7 @@ class Person:
         self.shop = Shop(http)
         self.life = Life(Canaries(), f"Pen {uuid4().hex}")
         self.canaries = self.life.canaries
+        self.links: set[str] = set()
         http.event_hooks["response"].append(self._note_refusal)
 
     async def _note_refusal(self, answer: httpx.Response) -> None:
@@ -120,7 +127,9 @@ class Person:
         person = await self._sign_up(owner.store_id)
         await self._be_served(owner, person, order)
         await self._exercise(person, "access", late=self.life.late)
-        await self._download(person)
+        self.life.archive = await self._download(person)
+        await self._exercise(person, "portability")
+        self.life.portable = await self._download(person)
         await self._err(owner, person, order)
         await self._dump("before the erasure")
         await self._exercise(person, "erasure")
@@ -215,13 +224,19 @@ class Person:
         last = {point.attributes[0].value.string_value: point.as_int for point in points}
         return not any(last.values()) or None
 
-    async def _download(self, person: Account) -> None:
-        link = await self.shop.link_in_mail(person.email, "/download")
-        token = link.partition("#token=")[2]
-        answer = await self.shop.download(token)
+    async def _download(self, person: Account) -> Mapping[str, bytes]:
+        """The files of the archive that the newest link leads to."""
+
+        async def new_link() -> str | None:
+            link = await self.shop.link_in_mail(person.email, "/download")
+            return link if link not in self.links else None
+
+        link = await until(new_link, "the mail with the link")
+        self.links.add(link)
+        answer = await self.shop.download(link.partition("#token=")[2])
         assert answer.status_code == 200
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-            self.life.archive = {name: archive.read(name) for name in archive.namelist()}
+            return {name: archive.read(name) for name in archive.namelist()}
 
     async def _err(self, owner: Account, person: Account, order: dict[str, Any]) -> None:
         """The same values where they do not belong: each of these is refused."""

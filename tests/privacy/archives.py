@@ -48,7 +48,7 @@ async def announce(platform: Platform, **changes: Any) -> None:
 
 async def answered(platform: Platform, person: Person, chunks: Sequence[list[Record]], **asked: Any) -> UUID:
     """An export with these records of the shop, to which everybody has answered."""
-    response = await platform.ask(person, "access", **asked)
+    response = await platform.ask(person, asked.pop("right", "access"), **asked)
     assert response.status_code == 201, response.text
     request_id = UUID(response.json()["id"])
     events: list[ExportChunk] = []

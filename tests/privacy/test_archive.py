@@ -243,3 +243,34 @@ def test_both_languages_have_the_same_words(language: str) -> None:
     assert {name: set(section) for name, section in words.items()} == {
         name: set(section) for name, section in english.items()
     }
+
+
+# --- Portability -----------------------------------------------------------------------------------------
+
+
+async def test_portability_gives_what_the_person_gave_and_schema_orgs_words_for_it(
+    platform: Platform,
+) -> None:
+    person_of_shop = {"@type": "Person", "name": "/data/name", "email": "/data/email"}
+    await announce(platform, purchase={"portable": person_of_shop}, invoice={"source": "derived"})
+    person = await platform.person()
+    chunks = [
+        [purchase(), invoice()],
+        [{"table": "visit", "kind": None, "facts": {}, "data": None, "attached": {}}],
+    ]
+    files = await archive_of(platform, person, chunks, right="portability")
+    names = files.namelist()
+    assert "portable.jsonld" in names and f"{SHOP}/purchase.csv" in names
+    assert f"{SHOP}/invoice.csv" not in names, "it was computed"
+    assert f"{SHOP}/visit.csv" not in names, "it was noted"
+    graph = json.loads(files.read("portable.jsonld"))["@graph"]
+    [node] = [one for one in graph if "test-shop" in one["@id"]]
+    assert (node["@type"], node["name"]) == ("Person", "Zoé <b>Canary</b>")
+    assert "The data you gave us" in files.read("index.html").decode()
+    assert json.loads(files.read("manifest.json"))["right"] == "portability"
+
+
+async def test_access_gives_everything_and_no_linked_data(platform: Platform) -> None:
+    await announce(platform, invoice={"source": "derived"})
+    files = await archive_of(platform, await platform.person(), [[purchase(), invoice()]])
+    assert f"{SHOP}/invoice.csv" in files.namelist() and "portable.jsonld" not in files.namelist()
