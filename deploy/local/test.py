@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from deploy.local.chromium import ensure_chromium
 from deploy.local.errors import StartError
 from deploy.local.kafka import fetch
 from deploy.local.nursery import ROOT
@@ -98,12 +99,13 @@ def main() -> None:
     begin = time.monotonic()
     try:
         asyncio.run(fetch())
+        ensure_chromium()
     except StartError as error:
         sys.exit(str(error))
     preparing = time.monotonic() - begin
     with tempfile.TemporaryDirectory() as folder:
         outcomes = [run(part, parts()[part], Path(folder) / f"{part}.xml") for part in wanted]
-    print(f"\n{'Java, Maven, Apache Kafka':<28}{preparing:7.1f} s")
+    print(f"\n{'Java, Maven, Kafka, Chromium':<28}{preparing:7.1f} s")
     for outcome in outcomes:
         print(
             f"{outcome.part:<28}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"

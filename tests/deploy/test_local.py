@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 
 from deploy.local import environment
 from deploy.local.child import Child
+from deploy.local.chromium import ensure_chromium
 from deploy.local.errors import AlreadyRunning, MissingProgram
 from deploy.local.java import ensure_java
 from deploy.local.kafka import KafkaServer, fetch
@@ -111,6 +112,14 @@ def test_java_that_cannot_be_installed_is_asked_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingProgram, match="apt-get install --yes openjdk-17-jre-headless maven"):
         ensure_java()
+
+
+def test_a_browser_that_cannot_be_installed_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgram, match=r"Chromium or Google Chrome.*apt-get install --yes chromium"):
+        ensure_chromium()
 
 
 async def test_maven_is_not_asked_twice(

@@ -50,9 +50,10 @@ _LEASES = {
     "libs.common.mail": ("_LEASE", timedelta(seconds=SILENCE)),
     "libs.common.personal.jobs": ("_LEASE_SECONDS", SILENCE),
     "services.privacy.duties": ("_LEASE_SECONDS", SILENCE),
+    "services.privacy.assembling": ("_LEASE_SECONDS", SILENCE),
     "services.privacy.letters": ("_LEASE_SECONDS", SILENCE),
 }
-"""What is leased while it is done: letters, exports, questions to the keyring."""
+"""What is leased while it is done: letters, exports, archives, questions to the keyring."""
 
 
 class Fuse:

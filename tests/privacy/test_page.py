@@ -1,16 +1,21 @@
 """The archive's page in a real browser: on a phone and on a desk, without a network, light and dark."""
 
+import asyncio
 import os
+import zipfile
 from base64 import b64encode
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
+from deploy.local.waiting import until
 from tests.browser import browsing
-from tests.privacy.archives import announce, archive_of, invoice, purchase
+from tests.privacy.archives import announce, archive_of, exported, invoice, link, purchase
 from tests.privacy.conftest import Platform
+from tests.serving import serving
 
 LONG = "Anticonstitutionnellement-Donaudampfschifffahrtsgesellschaft-canary-without-a-blank-in-it-at-all" * 2
 PHONE, DESK = (360, 800), (1280, 900)
@@ -80,6 +85,34 @@ async def test_a_person_reads_the_page_anywhere(
         if "SCREENSHOTS" in os.environ:
             shade = "dark" if dark else "light"
             _keep(await tab.screenshot(), f"{language}-{size[0]}-{shade}.png")
+
+
+async def test_the_page_of_the_link_lets_the_browser_itself_fetch_the_archive(
+    platform: Platform, tmp_path: Path
+) -> None:
+    person = await platform.person()
+    request_id = await exported(platform, person, [[purchase()]])
+    token = await link(platform, person, request_id)
+    archive = tmp_path / f"export-{request_id}.zip"
+    words = "document.getElementById('text').textContent"
+    async with serving(platform.app) as url, browsing() as tab:
+        await tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await tab.open(f"{url}/privacy/download?language=fr#token={token}", width=360, height=800)
+        await tab.evaluate("document.getElementById('fetch').click()")
+        await until(partial(asyncio.to_thread, archive.exists), 30, "nothing was downloaded")
+        assert "téléchargement a commencé" in await tab.evaluate(words)
+        assert zipfile.ZipFile(archive).testzip() is None
+        assert not [url for url in tab.requests if token in url.partition("#")[0]], (
+            "the token is in an address"
+        )
+        assert tab.complaints == []
+        await tab.open(f"{url}/privacy/download?language=fr&again#token=unknown", width=360, height=800)
+        await tab.evaluate("document.getElementById('fetch').click()")
+
+        async def said() -> bool:
+            return "plus valable" in await tab.evaluate(words)
+
+        await until(said, 10, "nobody said that the link is not valid")
 
 
 def _keep(picture: bytes, name: str) -> None:
