@@ -5,8 +5,8 @@ import hashlib
 import io
 import zipfile
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -39,9 +39,16 @@ async def granted(platform: Platform, person: Person, **changes: Any) -> tuple[s
     return response.headers["location"], {"Cookie": cookie}
 
 
-async def left(platform: Platform, token_or_all: str = "true") -> int:
+async def left(platform: Platform) -> int:
     async with platform.database.session(platform.store_id) as session:
         return await session.scalar(text("SELECT sum(remaining)::int FROM download"))
+
+
+def clock_at(moment: datetime) -> Callable[[], datetime]:
+    def clock() -> datetime:
+        return moment
+
+    return clock
 
 
 async def rows(platform: Platform) -> dict[str, int]:
@@ -102,8 +109,7 @@ async def test_a_link_that_expired_is_like_one_that_never_was(platform: Platform
     unknown = await address(platform, "no-such-token")
     assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
     for later, expected in ((timedelta(days=1, seconds=1), 201), (timedelta(days=7, seconds=1), 404)):
-        at = datetime.now(UTC) + later
-        app.dependency_overrides[means.now] = partial(datetime.fromisoformat, at.isoformat())
+        app.dependency_overrides[means.now] = clock_at(datetime.now(UTC) + later)
         try:
             assert (await platform.client.get(location)).content == unknown.content
             late = await address(platform, token)

@@ -24,7 +24,7 @@ from libs.common.personal.erasure import Asked, asked_table, belongs_to, paramet
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted
 from libs.common.personal.holdings import Attached, Holding
 from libs.common.personal.vault import ToOpen, ToSeal, Vault
-from libs.common.personal.vocabulary import LegalBasis, Purpose
+from libs.common.personal.vocabulary import LegalBasis, Purpose, Source
 
 _PAGE = 500
 _PAGE_WITH_FILES = 20
@@ -46,13 +46,16 @@ _PORTABLE = frozenset({LegalBasis.CONSENT, LegalBasis.CONTRACT})
 
 
 def shown(holdings: Iterable[Holding], *, portable: bool) -> list[Holding]:
-    """What an export shows; a portable one only what the person gave, by consent or for a contract (Art. 20(1)(a))."""
-    return [
-        holding
-        for holding in holdings
-        if holding.exported
-        and (not portable or (holding.kind is not None and holding.kind.legal_basis in _PORTABLE))
-    ]
+    """What an export shows; a portable one only what the person gave, by consent or for a contract (Art. 20(1)(a)),
+    and what its service has words of another vocabulary for, which is more than the law asks.
+    """
+    return [holding for holding in holdings if holding.exported and (not portable or _is_portable(holding))]
+
+
+def _is_portable(holding: Holding) -> bool:
+    if holding.kind is None or holding.origin is not Source.PERSON:
+        return False
+    return holding.kind.legal_basis in _PORTABLE or holding.portable is not None
 
 
 async def records_of(

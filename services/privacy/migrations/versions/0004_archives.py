@@ -5,8 +5,8 @@ from alembic import op
 
 from libs.common.migrations import isolate_stores
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 _TIME = sa.DateTime(timezone=True)
 
