@@ -160,7 +160,10 @@ _SECOND = (
     """
     ALTER TABLE participant_job
         ADD COLUMN portable boolean NOT NULL DEFAULT false,
-        ADD COLUMN proposal bytea
+        ADD COLUMN proposal bytea,
+        ADD COLUMN purpose varchar,
+        ADD COLUMN category varchar,
+        ADD COLUMN retired uuid[] NOT NULL DEFAULT '{}'
     """,
     """
     CREATE TABLE restricted_subject (

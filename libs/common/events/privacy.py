@@ -94,6 +94,8 @@ class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.ta
     """Only what is used for this: of an objection always, of an erasure that is not of everything."""
     category: Category | None = None
     """Only what is of this category: of an erasure that is not of everything."""
+    retired: list[UUID] = []
+    """Of an erasure that is not of everything, and its check: the keys that nothing may be left under."""
     portable: bool = False
     """Of an export: only what the person gave (GDPR, Art. 20)."""
     order_number: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,40}$")] | None = None

@@ -4,7 +4,7 @@ from where it came, and what an export shows of it.
 It is computed from the declarations that the code itself runs on, so it cannot drift from what the code does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import getdoc
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy.types import BigInteger, Boolean, Date, Integer, Interval, Numer
 from libs.common.personal.data import PersonalData, SealedColumn, categories
 from libs.common.personal.holdings import Copy, Holding, OnErase, is_impersonal
 from libs.common.personal.record_schema import record_schema
+from libs.common.personal.vocabulary import Category, Purpose, Retention
 
 _HARMLESS = (BigInteger, Boolean, Date, DateTime, Integer, Interval, Numeric, Uuid)
 
@@ -62,6 +63,23 @@ def _kind(kind: type[PersonalData]) -> dict[str, Any]:
             "kept_by_law": period.kept_by_law,
         },
     }
+
+
+def retentions_concerned(
+    entries: Iterable[Mapping[str, Any]], purpose: Purpose | None, category: Category | None
+) -> list[Retention]:
+    """Whose keys the erasure of a part replaces: the retentions of all that is in the scope and no law keeps."""
+    found: set[Retention] = set()
+    for entry in entries:
+        retention = entry.get("retention")
+        if retention is None or retention["kept_by_law"] or entry["on_erase"] == OnErase.KEEP:
+            continue
+        held = {one for field in entry["categories"].values() for one in field}
+        if (purpose is None or purpose in entry["purposes"]) and (
+            category is None or any(category.includes(one) for one in held)
+        ):
+            found.add(Retention(retention["name"]))
+    return sorted(found - {Retention.REQUEST, Retention.EXPORT})
 
 
 def undeclared(tables: Iterable[Table], holdings: Iterable[Holding]) -> list[str]:

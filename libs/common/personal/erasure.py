@@ -18,6 +18,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     FromClause,
+    LargeBinary,
     MetaData,
     Select,
     Table,
@@ -37,6 +38,7 @@ from sqlalchemy import (
     select,
     text,
     true,
+    type_coerce,
     union_all,
     update,
 )
@@ -108,9 +110,9 @@ class Statement:
         compiled = executable.compile(dialect=_DIALECT)
         return cls(str(compiled), compiled.params, compiled.positiontup)
 
-    async def execute(self, session: AsyncSession, batch: Sequence[Asked]) -> list[Any]:
+    async def execute(self, session: AsyncSession, batch: Sequence[Asked], **more: Any) -> list[Any]:
         """Its rows for a batch."""
-        values = {**self.constants, **parameters(batch)}
+        values = {**self.constants, **parameters(batch), **more}
         return await fetch(session, self.query, *(values[place] for place in self.places))
 
 
@@ -120,9 +122,9 @@ _DIALECT = postgresql.dialect(paramstyle="numeric_dollar")
 # --- Erasing ---------------------------------------------------------------------------------------------
 
 
-def erasing(holdings: Sequence[Holding]) -> list[Statement]:
+def erasing(holdings: Sequence[Holding], *, of_a_part: bool = False) -> list[Statement]:
     """What clears and deletes all that no law keeps, and counts it; one statement unless a table has two holdings
-    that change, which one statement cannot do to one row.
+    that change, which one statement cannot do to one row. `of_a_part`: only what lies under one of the `retired` keys.
     """
     rounds: list[dict[str, Holding]] = []
     for holding in holdings:
@@ -132,31 +134,38 @@ def erasing(holdings: Sequence[Holding]) -> list[Statement]:
         if free is None:
             rounds.append(free := {})
         free[holding.name] = holding
-    return [Statement.of(_changing(list(one.values()))) for one in rounds]
+    return [Statement.of(_changing(list(one.values()), of_a_part)) for one in rounds]
 
 
-def _changing(holdings: Sequence[Holding]) -> Any:
+def _changing(holdings: Sequence[Holding], of_a_part: bool) -> Any:
     asked = select(asked_table()).cte("asked")
     counts: list[Select[Any, Any, Any]] = []
     attached: list[CTE] = []
     for holding in holdings:
+        narrowed = under_retired(holding) if of_a_part else true()
         change = _cleared if holding.on_erase is OnErase.CLEAR else _deleted
-        changed = change(holding, asked).cte(f"changed_{holding.name}")
+        changed = change(holding, asked, narrowed).cte(f"changed_{holding.name}")
         counts.append(
             select(changed.c.request_id, literal(holding.name).label("name"), func.count().label("number"))
             .group_by(changed.c.request_id)
         )  # fmt: skip
         if holding.on_erase is OnErase.DELETE:
             attached += [
-                _detached(holding, one, asked).cte(f"detached_{one.sql.name}")
+                _detached(holding, one, asked, narrowed).cte(f"detached_{one.sql.name}")
                 for one in holding.attached
                 if one.delete
             ]
     return union_all(*counts).add_cte(asked, *attached)
 
 
+def under_retired(holding: Holding) -> ColumnElement[bool]:
+    """That the box of a row lies under one of the `retired` keys: its bytes 2 to 17."""
+    box = type_coerce(holding.sql.c[str(holding.box)], LargeBinary)
+    return func.substr(box, 2, 16) == bindparam("retired", type_=ARRAY(LargeBinary)).any_()
+
+
 async def erase(
-    session: AsyncSession, statements: Iterable[Statement], batch: Sequence[Asked]
+    session: AsyncSession, statements: Iterable[Statement], batch: Sequence[Asked], **more: Any
 ) -> dict[UUID, Counter[str]]:
     """By request, how many rows of each table changed.
 
@@ -164,12 +173,12 @@ async def erase(
     """
     counts: dict[UUID, Counter[str]] = defaultdict(Counter)
     for statement in statements:
-        for row in await statement.execute(session, batch):
+        for row in await statement.execute(session, batch, **more):
             counts[row["request_id"]][row["name"]] += row["number"]
     return counts
 
 
-def _cleared(holding: Holding, asked: FromClause) -> ReturningUpdate[Any]:
+def _cleared(holding: Holding, asked: FromClause, narrowed: ColumnElement[bool]) -> ReturningUpdate[Any]:
     held = holding.sql
     emptied: dict[str, Any] = {name: null() for name in holding.emptied}
     if "version" in held.c:
@@ -181,27 +190,29 @@ def _cleared(holding: Holding, asked: FromClause) -> ReturningUpdate[Any]:
             belongs_to(held, asked, holding),
             or_(*(held.c[name].is_not(None) for name in holding.emptied)),
             not_(_evidence(held, asked, holding)),
+            narrowed,
         )
         .returning(asked.c.request_id)
     )
 
 
-def _deleted(holding: Holding, asked: FromClause) -> ReturningDelete[Any]:
+def _deleted(holding: Holding, asked: FromClause, narrowed: ColumnElement[bool]) -> ReturningDelete[Any]:
     held = holding.sql
     return (
         delete(held)
-        .where(belongs_to(held, asked, holding), not_(_evidence(held, asked, holding)))
+        .where(belongs_to(held, asked, holding), not_(_evidence(held, asked, holding)), narrowed)
         .returning(asked.c.request_id)
     )
 
 
-def _detached(holding: Holding, attached: Attached, asked: FromClause) -> Any:
+def _detached(holding: Holding, attached: Attached, asked: FromClause, narrowed: ColumnElement[bool]) -> Any:
     held, child = holding.sql, attached.sql
     return delete(child).where(
         child.c.store_id == held.c.store_id,
         child.c[attached.by] == held.c.id,
         belongs_to(held, asked, holding),
         not_(_evidence(held, asked, holding)),
+        narrowed,
     )
 
 
@@ -216,11 +227,12 @@ class Keeping:
     kinds: Mapping[str, type[PersonalData]]
 
     @classmethod
-    def of(cls, holdings: Iterable[Holding]) -> "Keeping":
-        """The statement for these holdings; none when no law keeps anything."""
-        kept = [holding for holding in holdings if _stays(holding)]
-        kinds = {holding.kind.__name__: holding.kind for holding in kept if holding.kind is not None}
-        return cls(Statement.of(union_all(*map(_kept, kept))) if kept else None, kinds)
+    def of(cls, holdings: Iterable[Holding], staying: Iterable[Holding] = ()) -> "Keeping":
+        """The statement for these holdings; none when nothing stays. `staying` do, whatever the law says of them."""
+        kept = {id(holding): _kept(holding) for holding in holdings if _stays(holding)}
+        kept |= {id(holding): _kept(holding, whole=True) for holding in staying}
+        kinds = {one.kind.__name__: one.kind for one in (*holdings, *staying) if one.kind is not None}
+        return cls(Statement.of(union_all(*kept.values())) if kept else None, kinds)
 
 
 async def retained(
@@ -249,10 +261,10 @@ def _stays(holding: Holding) -> bool:
     )
 
 
-def _kept(holding: Holding) -> Select[Any, Any, Any, Any]:
+def _kept(holding: Holding, *, whole: bool = False) -> Select[Any, Any, Any, Any]:
     held, asked = holding.sql, asked_table()
     full = held.c[holding.box].is_not(None) if holding.box else true()
-    stays = full if holding.kept_by_law else and_(full, _evidence(held, asked, holding))
+    stays = full if whole or holding.kept_by_law else and_(full, _evidence(held, asked, holding))
     bucket = cast(held.c[holding.bucket], Text) if holding.bucket else cast(literal(""), Text)
     kind = holding.kind.__name__ if holding.kind is not None else ""
     return (
@@ -351,3 +363,46 @@ def _survives(
         full = {name for name, kind in columns.items() if kind not in _HARMLESS} - declared - kept
         left = or_(false(), *(held.c[name].is_not(None) for name in sorted(full | set(holding.emptied))))
     return and_(_of_its_kind(held, holding), left, not_(_evidence(held, asked, holding)))
+
+
+# --- Reading a part again --------------------------------------------------------------------------------
+
+_BOXES = """
+    SELECT quote_ident(relation.relname) AS name, quote_ident(attribute.attname) AS box
+    FROM pg_class AS relation
+    JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
+    WHERE relation.relnamespace = current_schema()::regnamespace
+        AND relation.relkind IN ('r', 'p', 'm') AND NOT relation.relispartition
+        AND attribute.atttypid = 'bytea'::regtype AND attribute.attnum > 0 AND NOT attribute.attisdropped
+        AND (SELECT count(*) FROM pg_attribute AS person WHERE person.attrelid = relation.oid
+             AND person.attname IN ('store_id', 'subject_id') AND NOT person.attisdropped) = 2
+    ORDER BY relation.relname, attribute.attnum
+"""
+_UNDER_RETIRED = """
+    SELECT asked.request_id, '{name}' AS name, count(*) AS number
+    FROM unnest($2::uuid[], $3::uuid[], $4::bytea[]) AS asked (request_id, subject_id, key_id)
+    JOIN {name} AS held ON held.store_id = $1 AND held.subject_id = asked.subject_id
+        AND substr(held.{box}, 2, 16) = asked.key_id
+    GROUP BY asked.request_id
+"""
+
+
+async def left_under(
+    session: AsyncSession, store_id: UUID, batch: Sequence[tuple[Asked, Sequence[UUID]]]
+) -> dict[UUID, Counter[str]]:
+    """By request, how many values of each table lie under one of its retired keys, in whatever binary column."""
+    keys = [(asked, key_id.bytes) for asked, retired in batch for key_id in retired]
+    left: dict[UUID, Counter[str]] = defaultdict(Counter)
+    columns = await fetch(session, _BOXES)
+    if not keys or not columns:
+        return left
+    query = " UNION ALL ".join(_UNDER_RETIRED.format(name=one["name"], box=one["box"]) for one in columns)
+    rows = await fetch(
+        session, query, store_id,
+        [asked.request_id for asked, _ in keys],
+        [asked.subject_id for asked, _ in keys],
+        [key_id for _, key_id in keys],
+    )  # fmt: skip
+    for row in rows:
+        left[row["request_id"]][row["name"]] += row["number"]
+    return left

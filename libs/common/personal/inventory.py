@@ -13,6 +13,7 @@ from libs.common.db import fetch
 from libs.common.events.privacy import TaskIssued
 from libs.common.personal.erasure import Asked, Keeping, Statement, asked_table, belongs_to
 from libs.common.personal.holdings import Holding, Person
+from libs.common.personal.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,13 @@ class Inventory:
     keeping: Keeping
 
     @classmethod
-    def of(cls, holdings: Iterable[Holding]) -> "Inventory":
-        """What an export of these holdings would show, and what an erasure of them would keep."""
-        concerned = list(holdings)
+    def of(cls, holdings: Sequence[Holding], scope: Scope) -> "Inventory":
+        """What an export of the scope would show, and what its erasure would keep."""
+        concerned = scope.concerned(holdings)
+        staying = [] if scope.is_whole else [one for one in concerned if scope.leaves(one)]
         shown = [_counted(holding) for holding in concerned if holding.exported]
         counting = Statement.of(union_all(*shown)) if shown else None
-        return cls(concerned, counting, Keeping.of(concerned))
+        return cls(concerned, counting, Keeping.of(concerned, staying))
 
     async def count(self, session: AsyncSession, batch: Sequence[Asked]) -> dict[UUID, Counter[str]]:
         """By request, how many rows of each table are about this life of its person."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Index, PrimaryKeyConstraint, func, text
+from sqlalchemy import ARRAY, Index, PrimaryKeyConstraint, Uuid, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -15,6 +15,8 @@ from libs.common.db import ALL_STORES, Base, Database, Query, fetch, impersonal,
 from libs.common.events.privacy import Proposal, TaskAnswered, TaskIssued, Verb
 from libs.common.personal.data import Sealed, SealedColumn
 from libs.common.personal.erasure import Asked
+from libs.common.personal.scope import WHOLE, Scope
+from libs.common.personal.vocabulary import Category, Purpose
 from libs.common.telemetry import traceparent_of
 
 CHANNEL = "participant_jobs"
@@ -49,6 +51,11 @@ class ParticipantJob(Base):
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     portable: Mapped[bool] = mapped_column(server_default="false")
     proposal: Mapped[Sealed[Proposal] | None] = mapped_column(SealedColumn(Proposal))
+    purpose: Mapped[str | None] = mapped_column(info=impersonal("a word of the vocabulary"))
+    category: Mapped[str | None] = mapped_column(info=impersonal("a word of the vocabulary"))
+    retired: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), server_default="{}", info=impersonal("ids of keys")
+    )
 
 
 class Announcement(Base):
@@ -121,13 +128,18 @@ async def save(session: AsyncSession, store_id: UUID, answers: Sequence[TaskAnsw
 
 _NOTE = """
     INSERT INTO participant_job AS job
-        (request_id, verb, store_id, round, subject_id, generation, traceparent, portable, proposal, next_try_at)
-    SELECT request_id, verb, $1, round, subject_id, generation, traceparent, portable, proposal, now()
-    FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[], $8::boolean[], $9::bytea[])
-        AS task (request_id, verb, round, subject_id, generation, traceparent, portable, proposal)
+        (request_id, verb, store_id, round, subject_id, generation, traceparent, portable, proposal,
+         purpose, category, retired, next_try_at)
+    SELECT request_id, verb, $1, round, subject_id, generation, traceparent, portable, proposal,
+        purpose, category, CAST(retired AS uuid[]), now()
+    FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[], $8::boolean[], $9::bytea[],
+            $10::text[], $11::text[], $12::text[])
+        AS task (request_id, verb, round, subject_id, generation, traceparent, portable, proposal,
+            purpose, category, retired)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, subject_id = excluded.subject_id,
         generation = excluded.generation, answer = NULL, attempts = 0, next_try_at = excluded.next_try_at,
-        issued_at = excluded.issued_at, portable = excluded.portable, proposal = excluded.proposal
+        issued_at = excluded.issued_at, portable = excluded.portable, proposal = excluded.proposal,
+        purpose = excluded.purpose, category = excluded.category, retired = excluded.retired
     WHERE job.round < excluded.round
 """
 
@@ -146,6 +158,10 @@ async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued
         [traceparent_of(str(task.request_id)) for task in tasks],
         [task.portable for task in tasks],
         [task.proposal.payload if task.proposal is not None else None for task in tasks],
+        [task.purpose for task in tasks],
+        [task.category for task in tasks],
+        # An array of arrays must be rectangular, so each comes as text.
+        ["{" + ",".join(map(str, task.retired)) + "}" for task in tasks],
     )  # fmt: skip
     ring_after_commit(session, CHANNEL)
 
@@ -164,6 +180,8 @@ class Job:
     """The trace that the task came with."""
     portable: bool = False
     proposal: Sealed[Proposal] | None = None
+    scope: Scope = WHOLE
+    retired: Sequence[UUID] = ()
 
 
 class UnderWay(Protocol):
@@ -183,7 +201,8 @@ _CLAIM = Query("""
         SELECT request_id, verb FROM participant_job
         WHERE answer IS NULL AND next_try_at <= now() AND verb = ANY(CAST(:verbs AS text[]))
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING request_id, verb, store_id, subject_id, generation, round, traceparent, portable, proposal
+    RETURNING request_id, verb, store_id, subject_id, generation, round, traceparent, portable, proposal,
+        purpose, category, retired
 """)
 
 
@@ -199,6 +218,11 @@ async def claim(database: Database, verbs: Iterable[Verb]) -> list[Job]:
                 row.traceparent,
                 row.portable,
                 Sealed(Proposal, row.proposal) if row.proposal is not None else None,
+                Scope(
+                    Purpose(row.purpose) if row.purpose else None,
+                    Category(row.category) if row.category else None,
+                ),
+                row.retired,
             )
             for row in rows
         ]

@@ -7,41 +7,34 @@ a correction that is already there is counted and written no second time.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
-from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from sqlalchemy import Row, Select, UniqueConstraint, and_, select, update
+from sqlalchemy import Row, UniqueConstraint, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Database
-from libs.common.errors import Problem, Unavailable
 from libs.common.events.privacy import Correction
-from libs.common.personal.data import PersonalData, Sealed
-from libs.common.personal.erasure import Asked, asked_table, belongs_to, parameters
-from libs.common.personal.errors import KeyDestroyed
+from libs.common.personal.boxes import Moved, indexes_of, is_row, pages, put_back
+from libs.common.personal.data import PersonalData
+from libs.common.personal.erasure import Asked
 from libs.common.personal.export import Unreadable
 from libs.common.personal.holdings import Holding, OnRectify
 from libs.common.personal.tombstones import guard
-from libs.common.personal.vault import Opened, ToOpen, Vault
-from libs.common.personal.vocabulary import Category, Purpose
+from libs.common.personal.vault import Opened, Vault
+from libs.common.personal.vocabulary import Category
 
-_PAGE = 500
 _SECRET = "user.authorization"  # noqa: S105 - a category
 TAKEN = "taken"
 """Why a correction was refused that every model takes: what it says must be unique, and is somebody else's."""
-
-
-class Moved(Exception):
-    """A row changed while its correction was under way: begin again."""
 
 
 class Place(NamedTuple):
@@ -81,7 +74,7 @@ async def judge(
     async with database.session(asked.store_id) as session:
         for holding in _concerned(holdings, verdict.corrections):
             number = 0
-            async for page in _pages(session, vault, holding, asked):
+            async for page in pages(session, vault, holding, asked):
                 number += len(page)
                 for row, opened in page:
                     await _judge(session, vault, holding, (row, opened.data), verdict)
@@ -108,7 +101,7 @@ async def _judge(
         if corrected is None or category.startswith(_SECRET):
             verdict.refused.add(category)
             continue
-        indexes = await _indexes(vault, holding, row.store_id, data, corrected)
+        indexes = await indexes_of(vault, holding, row.store_id, data, corrected)
         if await _is_taken(session, holding, row, indexes):
             verdict.refused.add(category)
             verdict.reason = TAKEN
@@ -122,7 +115,7 @@ async def _is_taken(
     rules = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
     for name in indexes.keys() & {column.name for rule in rules for column in rule.columns}:
         other = select(table.c.store_id).where(
-            table.c.store_id == row.store_id, table.c[name] == indexes[name], ~_is_row(holding, row)
+            table.c.store_id == row.store_id, table.c[name] == indexes[name], ~is_row(holding, row)
         )
         if await session.scalar(other.limit(1)) is not None:
             return True
@@ -141,7 +134,7 @@ async def correct(
     """
     async with database.session(asked.store_id) as reading:
         for holding in _concerned(holdings, verdict.corrections):
-            async for page in _pages(reading, vault, holding, asked):
+            async for page in pages(reading, vault, holding, asked):
                 changes = [
                     (row, opened, await _change(vault, holding, row, opened, verdict.corrections))
                     for row, opened in page
@@ -170,7 +163,7 @@ async def _change(
     if holding.beside is not None:
         fields = {place.path[0] for found in places.values() for place in found}
         return {"box": opened.seal(holding.beside.kind.model_validate(new.model_dump(include=fields)))}
-    indexes = await _indexes(vault, holding, row.store_id, opened.data, new)
+    indexes = await indexes_of(vault, holding, row.store_id, opened.data, new)
     return {str(holding.box): opened.seal(new), **indexes}
 
 
@@ -186,19 +179,7 @@ async def _write(
             if columns and holding.beside is not None:
                 await _put_beside(session, holding, asked, row, columns)
             elif columns:
-                await _put_in(session, holding, row, columns)
-
-
-async def _put_in(session: AsyncSession, holding: Holding, row: Row[Any], columns: Mapping[str, Any]) -> None:
-    table = holding.sql
-    version = {"version": table.c.version + 1} if "version" in table.c else {}
-    changed: Any = await session.execute(
-        update(table)
-        .where(_is_row(holding, row), table.c[str(holding.box)] == row.box)
-        .values({**columns, **version})
-    )
-    if changed.rowcount != 1:
-        raise Moved
+                await put_back(session, holding, row, columns)
 
 
 async def _put_beside(
@@ -211,77 +192,11 @@ async def _put_beside(
     await session.execute(insert(beside.sql).values(values).on_conflict_do_nothing())
 
 
-# --- Rows ------------------------------------------------------------------------------------------------
+# --- Models ----------------------------------------------------------------------------------------------
 
 
 def _concerned(holdings: Iterable[Holding], corrections: Mapping[Category, Any]) -> list[Holding]:
     return [one for one in holdings if one.is_rectified and _places_of(one, corrections)]
-
-
-async def _pages(
-    session: AsyncSession, vault: Vault, holding: Holding, asked: Asked
-) -> AsyncIterator[list[tuple[Row[Any], Opened[PersonalData]]]]:
-    """The full boxes of a person's present life, opened, a page at a time. What is destroyed is left out."""
-    rows = await session.stream(_rows(holding), parameters([asked]), execution_options={"yield_per": _PAGE})
-    async for page in rows.partitions():
-        boxes: list[ToOpen[PersonalData]] = [
-            ToOpen(_box(holding, row), row.store_id, asked.subject_id) for row in page
-        ]
-        outcomes = await vault.open_to_change(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
-        yield [
-            (row, opened)
-            for row, outcome in zip(page, outcomes, strict=True)
-            if (opened := _opened(outcome)) is not None
-        ]
-
-
-def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
-    held, asked = holding.sql, asked_table()
-    box = held.c[str(holding.box)]
-    columns: list[Any] = [column for column in held.primary_key.columns if column.name != "store_id"]
-    if holding.bucket is not None:
-        columns.append(held.c[holding.bucket].label("bucket"))
-    return (
-        select(held.c.store_id, box.label("box"), *columns)
-        .join_from(asked, held, belongs_to(held, asked, holding))
-        .where(held.c.generation == asked.c.generation, box.is_not(None))
-    )
-
-
-def _box(holding: Holding, row: Row[Any]) -> Sealed[PersonalData]:
-    assert holding.kind is not None, "a box has a kind"  # noqa: S101
-    return row.box if isinstance(row.box, Sealed) else Sealed(holding.kind, row.box)
-
-
-def _opened(outcome: Opened[PersonalData] | Problem) -> Opened[PersonalData] | None:
-    match outcome:
-        case Opened():
-            return outcome
-        case KeyDestroyed():
-            return None
-        case Unavailable():
-            raise outcome
-        case _:
-            raise Unreadable(outcome.slug)
-
-
-def _is_row(holding: Holding, row: Row[Any]) -> Any:
-    return and_(*(column == getattr(row, column.name) for column in holding.sql.primary_key.columns))
-
-
-async def _indexes(
-    vault: Vault, holding: Holding, store_id: UUID, data: PersonalData, new: PersonalData
-) -> dict[str, bytes | None]:
-    """The blind indexes of the fields that change, by their columns."""
-    indexes: dict[str, bytes | None] = {}
-    for column, (name, index) in holding.indexes.items():
-        value = getattr(new, name)
-        if value != getattr(data, name):
-            indexes[column] = None if value is None else await vault.blind_index(store_id, index, value)
-    return indexes
-
-
-# --- Models ----------------------------------------------------------------------------------------------
 
 
 def _places_of(holding: Holding, corrections: Iterable[Category]) -> dict[Category, tuple[Place, ...]]:

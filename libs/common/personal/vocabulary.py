@@ -47,7 +47,7 @@ class Category(StrEnum):
     PRIVACY_PREFERENCES = "user.privacy_preferences"
     UNIQUE_ID = "user.unique_id"
 
-    def includes(self, other: "Category") -> bool:
+    def includes(self, other: str) -> bool:
         """Whether `other` is this category or a part of it: `user.contact` includes `user.contact.email`."""
         return other == self or other.startswith(f"{self}.")
 

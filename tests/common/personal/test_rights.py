@@ -16,13 +16,14 @@ from libs.common.events.privacy import (
     Verb,
 )
 from libs.common.mail import Letter
+from libs.common.personal.boxes import Moved
 from libs.common.personal.erasure import Asked
 from libs.common.personal.errors import KeyRestricted
 from libs.common.personal.holdings import Beside, Holding, OnErase, OnRectify
 from libs.common.personal.jobs import ParticipantJob
 from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.participant import Participant
-from libs.common.personal.rectification import Moved, correct, judge
+from libs.common.personal.rectification import correct, judge
 from libs.common.personal.restrictions import RestrictedSubject, is_restricted
 from libs.common.personal.vocabulary import Category, Purpose
 from libs.common.settings import ServiceSettings

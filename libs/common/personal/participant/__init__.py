@@ -4,8 +4,9 @@
     HANDLERS = {OrderPlaced: on_order_placed, **PARTICIPANT.handlers}
     DUTIES = [*PARTICIPANT.duties]
 
-What opens no box is done where the task arrives, for a batch of people at once; `export`, `rectify` and the preview
-of a rectification are noted there and done by a duty. A task that is issued again gets the same answer again.
+What opens no box is done where the task arrives, for a batch of people at once. `export`, `rectify`, the preview of a
+rectification and the erasure of a part are noted there and done by a duty. A task that is issued again gets the same
+answer again.
 """
 
 from collections import defaultdict
@@ -38,9 +39,10 @@ from libs.common.personal.participant.announcements import announce
 from libs.common.personal.participant.exports import export
 from libs.common.personal.participant.part import COMMON, Part
 from libs.common.personal.participant.rectifications import rectify
+from libs.common.personal.participant.scoped_erasures import erase_parts
+from libs.common.personal.scope import WHOLE, Scope
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vault import announce as forget_in_every_process
-from libs.common.personal.vocabulary import Category, Purpose
 from libs.common.settings import ServiceSettings
 from libs.common.worker import Duty, Work
 
@@ -68,7 +70,7 @@ class Participant(Part):
     ) -> None:
         super().__init__(service=service, holdings=holdings, settings=settings, copies=copies)
         self._erasing = erasure.erasing(self.holdings)
-        self._inventories: dict[tuple[Purpose | None, Category | None], Inventory] = {}
+        self._inventories: dict[Scope, Inventory] = {}
         self._rereading: tuple[float, Statement | None] = (float("-inf"), None)
 
     @property
@@ -86,6 +88,9 @@ class Participant(Part):
         return [
             Duty(f"{self.service} exports", self.export, timedelta(seconds=1), channel=jobs.CHANNEL),
             Duty(f"{self.service} rectifies", self.rectify, timedelta(seconds=1), channel=jobs.CHANNEL),
+            Duty(
+                f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
+            ),
             Duty(f"{self.service} announces itself", self.announce, timedelta(hours=1)),
             Duty("forget old tasks", _forget_old_tasks, timedelta(hours=1)),
         ]
@@ -97,6 +102,10 @@ class Participant(Part):
     async def rectify(self, work: Work) -> int:
         """Correct what is to be corrected, or say what would be. Returns 0 unless more are waiting."""
         return await rectify(self, work)
+
+    async def erase_parts(self, work: Work) -> int:
+        """Erase what is to be erased of people who stay. Returns 0 unless more are waiting."""
+        return await erase_parts(self, work)
 
     async def announce(self, work: Work) -> int:
         """Say who answers here, with which key, and what is kept; daily, and when it changes."""
@@ -170,7 +179,14 @@ class Participant(Part):
     async def _verify_erased(
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
     ) -> list[TaskAnswered]:
-        left = await erasure.left_over(session, await self._reread(session), batch)
+        store_id, whole = batch[0].store_id, {task.request_id for task in tasks if _scope(task).is_whole}
+        left = await erasure.left_over(
+            session, await self._reread(session), [one for one in batch if one.request_id in whole]
+        )
+        parts = [
+            (one, task.retired) for task, one in zip(tasks, batch, strict=True) if one.request_id not in whole
+        ]
+        left |= await erasure.left_under(session, store_id, parts)
         return [
             self._answer(task, outcome=Outcome.FAILED, reason="left-over", counts=dict(left[task.request_id]))
             if left[task.request_id]
@@ -188,19 +204,18 @@ class Participant(Part):
 
     # --- What is held ------------------------------------------------------------------------------------
 
-    def _inventory(self, purpose: Purpose | None = None, category: Category | None = None) -> Inventory:
-        """Of what is used for a purpose and holds something of a category; its statements are built once."""
-        if (purpose, category) not in self._inventories:
-            concerned = [one for one in self.holdings if one.is_about(purpose, category)]
-            self._inventories[purpose, category] = Inventory.of(concerned)
-        return self._inventories[purpose, category]
+    def _inventory(self, scope: Scope = WHOLE) -> Inventory:
+        """Of what is in a scope; its statements are built once."""
+        if scope not in self._inventories:
+            self._inventories[scope] = Inventory.of(self.holdings, scope)
+        return self._inventories[scope]
 
     async def _preview(
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
     ) -> list[TaskAnswered]:
         answers: list[TaskAnswered] = []
-        for (purpose, category), some in _by_part(tasks).items():
-            inventory = self._inventory(purpose, category)
+        for scope, some in _by_scope(tasks).items():
+            inventory = self._inventory(scope)
             asked = [one for one in batch if one.request_id in {task.request_id for task in some}]
             counts = await inventory.count(session, asked)
             kept = await erasure.retained(session, inventory.keeping, asked)
@@ -246,7 +261,7 @@ class Participant(Part):
     ) -> list[TaskAnswered]:
         """The keyring opens nothing for the purpose any more; here it is said who uses data for it."""
         answers: list[TaskAnswered] = []
-        for (purpose, _), some in _by_part(tasks).items():
+        for (purpose, _), some in _by_scope(tasks).items():
             concerned = [
                 one for one in self.holdings if one.kind is not None and purpose in one.kind.purposes
             ]
@@ -290,9 +305,15 @@ async def _forget_old_tasks(work: Work) -> int:
 
 
 def _opens_boxes(task: TaskIssued) -> bool:
-    return task.verb in {Verb.EXPORT, Verb.RECTIFY} or (
-        task.verb is Verb.PREVIEW and task.proposal is not None
-    )
+    match task.verb:
+        case Verb.EXPORT | Verb.RECTIFY:
+            return True
+        case Verb.PREVIEW:
+            return task.proposal is not None
+        case Verb.ERASE:
+            return not _scope(task).is_whole
+        case _:
+            return False
 
 
 def _person(task: TaskIssued) -> Person:
@@ -308,14 +329,15 @@ async def _call(hook: Hook | None, session: AsyncSession, store_id: UUID, people
         await hook(session, store_id, people)
 
 
-def _by_part(
-    tasks: Iterable[TaskIssued],
-) -> dict[tuple[Purpose | None, Category | None], list[TaskIssued]]:
-    """The tasks by the part of the data that they are about."""
-    parts: dict[tuple[Purpose | None, Category | None], list[TaskIssued]] = defaultdict(list)
+def _scope(task: TaskIssued) -> Scope:
+    return Scope(task.purpose, task.category)
+
+
+def _by_scope(tasks: Iterable[TaskIssued]) -> dict[Scope, list[TaskIssued]]:
+    scopes: dict[Scope, list[TaskIssued]] = defaultdict(list)
     for task in tasks:
-        parts[task.purpose, task.category].append(task)
-    return parts
+        scopes[_scope(task)].append(task)
+    return scopes
 
 
 def _newest(tasks: Iterable[TaskIssued]) -> list[TaskIssued]:

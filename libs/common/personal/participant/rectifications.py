@@ -4,11 +4,12 @@ from libs.common.errors import Problem, Unavailable
 from libs.common.events.privacy import Outcome, Verb
 from libs.common.outbox import publish
 from libs.common.personal import jobs, rectification
+from libs.common.personal.boxes import Moved
 from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.personal.export import Unreadable
 from libs.common.personal.jobs import Job
 from libs.common.personal.participant.part import Part
-from libs.common.personal.rectification import Moved, Verdict
+from libs.common.personal.rectification import Verdict
 from libs.common.personal.vocabulary import Purpose
 from libs.common.telemetry import continuing
 from libs.common.worker import Work
