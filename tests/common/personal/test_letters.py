@@ -1,5 +1,6 @@
 """Letters to people on hold wait, those about their own request do not."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,8 +21,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the mail server was given: the templates."""
     templates: list[str] = []
 
-    async def deliver(_work: Any, letter: Letter | RequestLetter, _letter_id: UUID) -> None:
-        templates.append(letter.template)
+    async def deliver(_work: Any, letters: Sequence[tuple[Any, Letter | RequestLetter]]) -> set[UUID]:
+        templates.extend(letter.template for _, letter in letters)
+        return {row.id for row, _ in letters}
 
     monkeypatch.setattr(mail, "_deliver", deliver)
     return templates
