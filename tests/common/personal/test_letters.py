@@ -17,8 +17,8 @@ TO = "canary@vitrine.example"
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the mail server was given: the templates."""
+async def sent(made_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the mail server was given: the templates. Nothing else waits in the shop's database."""
     templates: list[str] = []
 
     async def deliver(_work: Any, letters: Sequence[tuple[Any, Letter | RequestLetter]]) -> set[UUID]:
@@ -26,6 +26,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {row.id for row, _ in letters}
 
     monkeypatch.setattr(mail, "_deliver", deliver)
+    async with made_shop.database.platform_session() as session:
+        await session.execute(text("DELETE FROM waiting_letter"))
     return templates
 
 
