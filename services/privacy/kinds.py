@@ -38,3 +38,28 @@ class ArchivePiece(
     """A piece of the archive that answers a request, until its link expires."""
 
     content: Annotated[Bytes, Category.CONTENT, Field(max_length=PIECE_BYTES)]
+
+
+class NoteText(
+    PersonalData,
+    retention=Retention.REQUEST,
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+    recipients=["mail provider"],
+):
+    """What was written about a request: notes, questions to its person and their answers, reasons, what was seen."""
+
+    text: Annotated[str, Category.CONTENT, Field(min_length=1, max_length=4000)]
+
+
+class DeskAddress(
+    PersonalData,
+    retention=Retention.CORRESPONDENCE,
+    purposes=[Purpose.SERVICE_MAIL],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+    recipients=["mail provider"],
+):
+    """Where whoever answers for a store is told of requests: the privacy desk."""
+
+    email: Annotated[EmailStr, Category.EMAIL]
+    language: Annotated[Literal["en", "fr"], Category.LANGUAGE]

@@ -14,10 +14,11 @@ from libs.common.db import impersonal
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.data import Sealed, SealedColumn
 from services.privacy.domain.decisions import Decision
+from services.privacy.domain.notes import About
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import OVER, State, TaskState
 from services.privacy.domain.verification import Way
-from services.privacy.kinds import ArchivePiece, RequestContact
+from services.privacy.kinds import ArchivePiece, DeskAddress, NoteText, RequestContact
 
 _WORD = impersonal("a fixed word")
 _NAME = impersonal("name of a service")
@@ -107,6 +108,8 @@ class Request(Base):
     round: Mapped[int] = mapped_column(server_default="1")
     """Raised when everybody is asked anew: a check found something, or an export was incomplete."""
     opened_at: Mapped[datetime]
+    received_at: Mapped[datetime | None]
+    """When it reached the store, where it was entered here later than that: a letter."""
     verified_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     traceparent: Mapped[str | None] = mapped_column(info=impersonal("W3C trace context"))
@@ -125,7 +128,10 @@ class Request(Base):
     """An account of staff."""
     due_on: Mapped[date | None]
     """None until the law's period begins, and while its clock is stopped."""
+    overdue_at: Mapped[datetime | None]
+    """The instant at which that day is over where the store is."""
     acknowledge_by: Mapped[date | None]
+    acknowledged_at: Mapped[datetime | None]
     extended_at: Mapped[datetime | None]
     extension: Mapped[str | None] = mapped_column(info=_WORD)
     """Why it was extended."""
@@ -147,7 +153,7 @@ class Notice(Base):
 
     __tablename__ = "notice"
     __table_args__ = (
-        CheckConstraint("reader IN ('person', 'officer', 'agent')", name="reader"),
+        CheckConstraint("reader IN ('person', 'officer', 'agent', 'platform')", name="reader"),
         Index("ix_notice_due_at", "due_at"),
         Index("ix_notice_request_id", "request_id"),
     )
@@ -157,7 +163,31 @@ class Notice(Base):
     request_id: Mapped[UUID]
     template: Mapped[str] = mapped_column(info=_WORD)
     reader: Mapped[str] = mapped_column(info=_WORD, server_default="person")
+    note_id: Mapped[UUID | None]
+    """Of what somebody wrote and the mail repeats: a question, the reasons of a refusal."""
     due_at: Mapped[datetime]
+
+
+class RequestNote(Base):
+    """Something that somebody wrote about a request."""
+
+    __tablename__ = "request_note"
+    __table_args__ = (
+        CheckConstraint(f"about IN ({_words(About)})", name="about"),
+        Index("ix_request_note_request_id", "request_id", "at", "id"),
+        Index("ix_request_note_subject", "store_id", "subject_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    request_id: Mapped[UUID]
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    about: Mapped[str] = mapped_column(info=_WORD)
+    author: Mapped[UUID | None]
+    """An account of staff; none where the person wrote it."""
+    at: Mapped[datetime]
+    box: Mapped[Sealed[NoteText]] = mapped_column(SealedColumn(NoteText))
 
 
 class PrivacySettings(Base):
@@ -172,7 +202,25 @@ class PrivacySettings(Base):
     enough: Mapped[dict[str, list[str]]] = mapped_column(
         JSONB, info=impersonal("rights and proofs"), server_default=text("'{}'::jsonb")
     )
+    lifting_notice_days: Mapped[int | None]
+    """How long before a restriction is lifted its person is told."""
+    branding: Mapped[dict[str, dict[str, str]]] = mapped_column(
+        JSONB, info=impersonal("a store's public words around its mails"), server_default=text("'{}'::jsonb")
+    )
+    """By language: `sender`, `opening`, `signature`."""
     version: Mapped[int] = mapped_column(server_default="1")
+
+
+class PrivacyDesk(Base):
+    """Where whoever answers for a store reads mail. The address is a subject of its own, which may be erased."""
+
+    __tablename__ = "privacy_desk"
+    __table_args__ = (Index("ix_privacy_desk_subject", "store_id", "subject_id"),)
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    box: Mapped[Sealed[DeskAddress]] = mapped_column(SealedColumn(DeskAddress))
 
 
 class Task(Base):

@@ -8,14 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.holdings import Holding, OnErase, Person
-from services.privacy.kinds import ArchivePiece, RequestContact
+from services.privacy.kinds import ArchivePiece, DeskAddress, NoteText, RequestContact
 from services.privacy.models import (
     Archive,
     ArchivePieceRow,
     Download,
     DownloadGrant,
     ExportChunk,
+    PrivacyDesk,
     Request,
+    RequestNote,
 )
 
 _CANCEL = text("""
@@ -62,6 +64,11 @@ HOLDINGS: Sequence[Holding] = (
         before_erase=end_other_requests,
     ),
     Holding(table=Request, box="proposal", kind=Proposal, bucket="id", on_erase=OnErase.CLEAR),
+    Holding(
+        table=RequestNote, box="box", kind=NoteText, bucket="request_id", on_erase=OnErase.DELETE,
+        describe=("request_id", "about", "at"),
+    ),
+    Holding(table=PrivacyDesk, box="box", kind=DeskAddress, on_erase=OnErase.DELETE),
     Holding(
         table=ExportChunk, box="box", kind=ExportedRecords, bucket="request_id", on_erase=OnErase.DELETE,
         exported=False,

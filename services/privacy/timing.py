@@ -1,52 +1,93 @@
-"""When a request of a store is due: the law's rules over the calendar of the store's country."""
+"""When a request of a store is due, as columns: the law's rules over the calendar of the store's country."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.privacy.calendars import calendar_for
-from services.privacy.domain.deadlines import Deadline, Stop
-from services.privacy.domain.rights import Law, Right, stops_at_once
+from services.privacy.domain.deadlines import Deadline, Stop, start_of
+from services.privacy.domain.rights import Law, Right
 
-_NOWHERE = ""
-"""Of a store that this service has not heard of yet: its weekends are known, and UTC."""
+_NOWHERE = "ZZ"
+"""A store that this service has not heard of yet: only weekends are known there, in UTC."""
+_AN_INSTANT = timedelta(microseconds=1)
 
 
-def deadline(
+def deadline_for(
     country: str | None,
-    right: Right,
     law: Law,
-    purpose: str | None,
+    right: Right,
     *,
     received_at: datetime,
-    verified_at: datetime | None,
+    opened_at: datetime,
+    verified_at: datetime | None = None,
+    acknowledged_at: datetime | None = None,
     extended: bool = False,
-    stops: Iterable[Mapping[str, str | None]] = (),
+    stops: Sequence[Stop] = (),
 ) -> Deadline:
-    """The time a request of this store has."""
+    """The deadline of a request at a store in `country`."""
     calendar = calendar_for(law, country or _NOWHERE)
     return Deadline(
         law=law,
         zone=calendar.zone,
         is_working_day=calendar.is_working_day,
         received_at=received_at,
+        opened_at=opened_at,
         verified_at=verified_at,
+        acknowledged_at=acknowledged_at,
         extended=extended,
-        stops=[Stop(_instant(one["from"]), _instant(one["until"])) for one in stops],  # type: ignore[arg-type]
-        opts_out=right is Right.OBJECTION and stops_at_once(right, purpose),
+        stops=stops,
+        # Of the rights that California names, an objection is its opt-out or its limit.
+        opts_out=law is Law.CCPA and right is Right.OBJECTION,
     )
 
 
-def columns(deadline: Deadline) -> dict[str, Any]:
-    """What a request's row says of its time, with the first watch once it has begun."""
-    watch = deadline.following(deadline.begun_at) if deadline.begun_at else None
+def deadline_of(request: Any, country: str | None) -> Deadline:
+    """The deadline of a request as its row has it."""
+    return deadline_for(
+        country,
+        Law(request.law),
+        Right(request.claim),
+        received_at=request.received_at or request.opened_at,
+        opened_at=request.opened_at,
+        verified_at=request.verified_at,
+        acknowledged_at=request.acknowledged_at,
+        extended=request.extended_at is not None,
+        stops=[_stop(one) for one in request.stops],
+    )
+
+
+def _stop(stop: Mapping[str, str | None]) -> Stop:
+    since, until = stop["from"], stop["until"]
+    if since is None:
+        raise ValueError("a stop has a beginning")
+    return Stop(datetime.fromisoformat(since), datetime.fromisoformat(until) if until else None)
+
+
+def timed(deadline: Deadline, *, after: datetime | None = None) -> dict[str, Any]:
+    """The columns that time rules. `after` is the instant up to which everything was said, if anything was."""
+    begun = after or deadline.begun_at
+    watch = deadline.following(begun) if begun is not None else None
+    due_on = deadline.due_on
     return {
-        "due_on": deadline.due_on,
+        "due_on": due_on,
+        "overdue_at": start_of(due_on + timedelta(days=1), deadline.zone) if due_on else None,
         "acknowledge_by": deadline.acknowledge_by,
         "watch": watch.word if watch else None,
         "watch_at": watch.at if watch else None,
     }
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def unsaid(request: Any, now: datetime) -> datetime:
+    """The instant up to which everything was said about a request whose deadline is being moved: what waits to be
+    said waits still, however late it is looked at.
+    """
+    return request.watch_at - _AN_INSTANT if request.watch_at is not None else now
+
+
+def stops_of(deadline: Deadline) -> list[dict[str, str | None]]:
+    """As the column has them."""
+    return [
+        {"from": stop.since.isoformat(), "until": stop.until.isoformat() if stop.until else None}
+        for stop in deadline.stops
+    ]

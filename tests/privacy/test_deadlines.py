@@ -15,7 +15,6 @@ from services.privacy.domain.deadlines import (
     DeadlinePassed,
     ExtendedAlready,
     IsWorkingDay,
-    Law,
     NotExtendable,
     Stop,
     Watch,
@@ -25,6 +24,7 @@ from services.privacy.domain.deadlines import (
     months_after,
     start_of,
 )
+from services.privacy.domain.rights import Law
 
 DAY = timedelta(days=1)
 PARIS, LOS_ANGELES = ZoneInfo("Europe/Paris"), ZoneInfo("America/Los_Angeles")

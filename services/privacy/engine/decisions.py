@@ -4,6 +4,7 @@ Whoever calls has locked the request's row in this transaction.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
 from libs.common.errors import NotFound
-from services.privacy import timing
 from services.privacy.domain.decisions import Decision, Ground, Passing, authority
 from services.privacy.domain.problems import GroundDoesNotFit, NotDecidable
 from services.privacy.domain.rights import Law, Right
@@ -24,6 +24,7 @@ from services.privacy.engine.phases import NOTICES, begin
 from services.privacy.engine.tasks import COLUMNS
 from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
+from services.privacy.timing import deadline_for, deadline_of, timed, unsaid
 
 _LOCK = text(f"SELECT {COLUMNS} FROM request WHERE store_id = :store_id AND id = :id FOR UPDATE")  # noqa: S608
 
@@ -49,22 +50,33 @@ def standing(
     received_at: datetime,
     now: datetime,
 ) -> dict[str, Any]:
-    """Where a request stands with these proofs, as columns; `steps` are the states it enters by them."""
-    verified_at = now if is_verified([*proofs], policy.enough(right)) else None
-    time = timing.deadline(
-        policy.country, right, law, purpose, received_at=received_at, verified_at=verified_at
+    """Where a new request stands with these proofs, as columns; `steps` are the states it enters by them."""
+    verified = is_verified([*proofs], policy.enough(right))
+    acknowledged_at = now if verified and law is Law.CCPA else None
+    deadline = deadline_for(
+        policy.country,
+        law,
+        right,
+        received_at=received_at,
+        opened_at=now,
+        verified_at=now if verified else None,
+        acknowledged_at=acknowledged_at,
     )
-    columns = {"verified_at": verified_at, **timing.columns(time)}
-    if verified_at is None:
+    columns = {"acknowledged_at": acknowledged_at, **timed(deadline)}
+    if not verified:
         return {"state": State.VERIFYING, "steps": [_step(State.VERIFYING, now)], **columns}
+    return {"verified_at": now, **_passed(policy, right, purpose, now), **columns}
+
+
+def _passed(policy: Policy, right: Right, purpose: str | None, now: datetime) -> dict[str, Any]:
+    """What follows verification."""
     if policy.passing(right, purpose) is not Passing.AT_ONCE:
-        return {"state": State.DECIDING, "steps": [_step(State.DECIDING, now)], **columns}
+        return {"state": State.DECIDING, "steps": [_step(State.DECIDING, now)]}
     return {
         "state": State.RUNNING,
         "steps": [_step(State.DECIDING, now), _step(State.RUNNING, now)],
         "decision": Decision.BY_ITSELF,
         "decided_at": now,
-        **columns,
     }
 
 
@@ -75,8 +87,8 @@ def _step(state: State, now: datetime) -> dict[str, str]:
 _VERIFIED = text("""
     UPDATE request SET state = :state, steps = steps || CAST(:steps AS jsonb), version = version + 1,
         proofs = proofs || CAST(:proof AS jsonb), order_number = NULL, verified_at = :verified_at, decision = :decision,
-        decided_at = :decided_at, due_on = :due_on, acknowledge_by = :acknowledge_by, watch = :watch,
-        watch_at = :watch_at
+        decided_at = :decided_at, due_on = :due_on, overdue_at = :overdue_at, acknowledge_by = :acknowledge_by,
+        acknowledged_at = :acknowledged_at, watch = :watch, watch_at = :watch_at
     WHERE id = :id AND store_id = :store_id
 """)
 _PROVED = text("""
@@ -94,18 +106,27 @@ async def prove(
     if State(request.state) is not State.VERIFYING:
         await session.execute(_PROVED, values | {"proof": noted})
         return False
-    right, law = Right(request.claim), Law(request.law)
+    right = Right(request.claim)
     proofs = [*(Proof(one["proof"]) for one in request.proofs), proof]
     policy = await policy_of(session, request.store_id)
-    stands = standing(
-        policy, right, law, request.purpose, proofs=proofs, received_at=request.opened_at, now=now
-    )
-    if stands["state"] is State.VERIFYING:
+    if not is_verified(proofs, policy.enough(right)):
         await session.execute(_PROVED, values | {"proof": noted})
         return False
-    stands["steps"] = orjson.dumps(stands["steps"]).decode()
-    undecided = {"decision": None, "decided_at": None}
-    await session.execute(_VERIFIED, undecided | stands | values | {"proof": noted})
+    stands = _passed(policy, right, request.purpose, now)
+    # The mail of receipt is what California calls to confirm it (11 CCR 7021(a)).
+    acknowledged_at = request.acknowledged_at or (now if request.law == Law.CCPA else None)
+    deadline = replace(deadline_of(request, policy.country), verified_at=now, acknowledged_at=acknowledged_at)
+    columns: dict[str, Any] = {
+        "decision": None,
+        "decided_at": None,
+        **stands,
+        **timed(deadline, after=unsaid(request, now)),
+        "steps": orjson.dumps(stands["steps"]).decode(),
+        "verified_at": now,
+        "acknowledged_at": acknowledged_at,
+        "proof": noted,
+    }
+    await session.execute(_VERIFIED, columns | values)
     await notify(session, request, "request-received", now=now)
     await begin(session, request.store_id, [request], stands["state"], expected=expected)
     return True
@@ -223,8 +244,8 @@ async def _run(
 # --- Mails -----------------------------------------------------------------------------------------------
 
 _NOTIFY = text("""
-    INSERT INTO notice (store_id, request_id, template, reader, due_at)
-    VALUES (:store_id, :request_id, :template, :reader, :due_at)
+    INSERT INTO notice (store_id, request_id, template, reader, note_id, due_at)
+    VALUES (:store_id, :request_id, :template, :reader, :note_id, :due_at)
 """)
 ACKNOWLEDGED_AFTER = timedelta(minutes=1)
 """A request that ends sooner gets one mail instead of two."""
@@ -237,8 +258,9 @@ async def notify(
     *,
     now: datetime,
     reader: str = "person",
+    note_id: UUID | None = None,
 ) -> None:
-    """A mail about the request is to be written once the session has committed."""
+    """A mail about the request is to be written once the session has committed; it repeats the note, if any."""
     due_at = now + ACKNOWLEDGED_AFTER if template == "request-received" else now
     await session.execute(
         _NOTIFY,
@@ -247,6 +269,7 @@ async def notify(
             "request_id": request.id,
             "template": template,
             "reader": reader,
+            "note_id": note_id,
             "due_at": due_at,
         },
     )
