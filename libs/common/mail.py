@@ -5,8 +5,10 @@ erasure takes what was not sent yet. It is deleted when the mail server has acce
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from email.headerregistry import Address
 from email.message import EmailMessage
 from functools import cache
 from importlib.resources import files
@@ -35,6 +37,8 @@ CHANNEL = "letters"
 _LEASE = timedelta(minutes=2)
 _GIVEN_UP_AFTER = 20
 _LONGEST_PAUSE = 600
+_BLANKS = re.compile(r"\n\s*\n")
+"""What a template leaves where it says nothing."""
 
 
 class Letter(
@@ -214,7 +218,9 @@ def _after_failure(row: Row, error: Exception) -> set[UUID]:
 def _message(work: Work, letter: Letter | RequestLetter, letter_id: UUID) -> EmailMessage:
     subject, body = render(work.service, letter.template, letter.language, letter.values)
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = work.settings.mail_from, letter.to, subject
+    # A store's own name, where a template has one, before the one address that the platform sends from.
+    sender = Address(letter.values.get("sender", ""), addr_spec=work.settings.mail_from)
+    message["From"], message["To"], message["Subject"] = sender, letter.to, subject
     # The same letter sent twice after a crash is the same message to a mail reader.
     message["Message-ID"] = f"<{letter_id}@{work.settings.mail_from.partition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
@@ -226,7 +232,7 @@ def render(service: str, template: str, language: str, values: dict[str, str]) -
     """Subject and body: the first line of `services/{service}/mails/{template}.{language}.txt`, and the rest."""
     rendered = _templates(service).get_template(f"{template}.{language}.txt").render(values)
     subject, _, body = rendered.partition("\n")
-    return subject.strip(), body.strip() + "\n"
+    return subject.strip(), _BLANKS.sub("\n\n", body.strip()) + "\n"
 
 
 @cache

@@ -18,7 +18,7 @@ from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import assembling, duties, key_tasks, letters
+from services.privacy import assembling, duties, key_tasks, letters, watching
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
@@ -133,6 +133,7 @@ DUTIES: Sequence[Duty] = (
     # Two, so that an archive of a million rows keeps only half of the others waiting.
     Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("assemble more archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
+    Duty("watch deadlines", watching.watch, timedelta(seconds=30)),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,

@@ -1,101 +1,176 @@
 """Mails about requests: what is to be written is noted with the request's change, and written and sealed here."""
 
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
-from uuid import uuid4
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
-from babel.dates import format_date
 from sqlalchemy import Row, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import ALL_STORES, Query, ring_after_commit
+from libs.common.auth import PLATFORM_STORE
+from libs.common.db import ALL_STORES, Query, Transaction, fetch, ring_after_commit
 from libs.common.errors import Problem
 from libs.common.mail import CHANNEL as LETTERS_CHANNEL
-from libs.common.mail import RequestLetter, WaitingLetter
-from libs.common.personal.data import Sealed
-from libs.common.personal.errors import KeyDestroyed, SubjectErased
+from libs.common.mail import Letter, RequestLetter, WaitingLetter
+from libs.common.personal.data import PersonalData, Sealed
+from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
-from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
-from services.privacy.domain.states import DOWNLOAD_DAYS, DOWNLOADS, KEYRING
-from services.privacy.kinds import RequestContact
+from services.privacy import wording
+from services.privacy.domain.states import DOWNLOAD_DAYS, DOWNLOADS
+from services.privacy.kinds import DeskAddress, NoteText, RequestContact
 from services.privacy.models import Download
 from services.privacy.service.opening import hashed
+from services.privacy.wording import Recipients
 
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=PersonalData)
+_Box = SealedFor[Any]
 _LEASE_SECONDS = 30.0
 _AT_ONCE = 100
 _TOKEN_BYTES = 32
 
+# What is kept and was refused is looked for once something was done.
 _CLAIM = Query("""
     WITH claimed AS (
-        UPDATE notice SET due_at = now() + make_interval(secs => :lease)
-        WHERE id IN (SELECT id FROM notice WHERE due_at <= now()
+        UPDATE notice SET due_at = CAST(:now AS timestamptz) + make_interval(secs => :lease)
+        WHERE id IN (SELECT id FROM notice WHERE due_at <= CAST(:now AS timestamptz)
                      ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-        RETURNING id, request_id, template, reader
+        RETURNING id, request_id, template, reader, note_id
     )
-    SELECT request.*, claimed.id AS notice_id, template, reader, (
-        SELECT jsonb_agg(kept || jsonb_build_object('participant', task.participant))
-        FROM task, jsonb_array_elements(task.answer -> 'retained') AS kept
-        WHERE task.request_id = request.id AND task.verb = 'erase' AND task.state = 'retained'
-    ) AS retained FROM claimed JOIN request ON request.id = claimed.request_id
+    SELECT request.*, claimed.id AS notice_id, template, reader, note.box AS note, known.name AS store_name,
+        known.country, chosen.branding, desk.store_id AS desk_store_id, desk.subject_id AS desk_subject_id,
+        desk.box AS desk, (
+            SELECT jsonb_agg(answer || jsonb_build_object('participant', task.participant)) FROM task
+            WHERE task.request_id = request.id AND request.state = 'completed' AND answer IS NOT NULL
+                AND verb IN ('erase', 'rectify', 'restrict', 'lift-restriction', 'object')
+        ) AS answers
+    FROM claimed JOIN request ON request.id = claimed.request_id
+        LEFT JOIN request_note AS note ON note.id = claimed.note_id
+        LEFT JOIN known_store AS known ON known.store_id = request.store_id
+        LEFT JOIN privacy_settings AS chosen ON chosen.store_id = request.store_id
+        LEFT JOIN privacy_desk AS desk ON reader IN ('officer', 'platform')
+            AND desk.store_id = CASE reader WHEN 'platform' THEN CAST(:platform AS uuid) ELSE request.store_id END
 """)
+_RECIPIENTS = """
+    SELECT participant.name AS participant, entry ->> 'table' AS held, array_agg(DISTINCT recipient) AS recipients
+    FROM participant, jsonb_array_elements(data_map) AS entry,
+        jsonb_array_elements_text(entry -> 'recipients') AS recipient
+    GROUP BY 1, 2
+"""
 _WRITTEN = text("DELETE FROM notice WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id")
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A letter that is not sealed yet, and the link it gives, if it gives one."""
+    """A letter that is not sealed yet, whose box it will be, and the link it gives, if it gives one."""
 
     row: Row[Any]
-    letter: RequestLetter
-    link: dict[str, Any] | None
+    letter: RequestLetter | Letter
+    store_id: UUID
+    subject_id: UUID
+    bucket: str = ""
+    link: dict[str, Any] | None = None
 
 
 async def write(work: Work) -> int:
     """Write the mails that are due. Returns 0 unless more are waiting."""
+    now = work.clock()
     async with work.database.transaction(ALL_STORES) as transaction:
-        rows = await _CLAIM.rows(transaction, lease=_LEASE_SECONDS, limit=_AT_ONCE)
+        rows = await _CLAIM.rows(
+            transaction, now=now, lease=_LEASE_SECONDS, limit=_AT_ONCE, platform=PLATFORM_STORE
+        )
+        recipients = await _recipients(transaction) if any(row.answers for row in rows) else {}
     if not rows:
         return 0
     drafts = [
-        _drafted(row, contact, work.settings.public_url, datetime.now(UTC))
-        for row, contact in zip(rows, await _contacts(work, rows), strict=True)
-        if contact is not None
+        *await _to_people(work, [row for row in rows if row.reader == "person"], recipients, now),
+        *await _to_officers(work, [row for row in rows if row.reader in {"officer", "platform"}]),
     ]
     letters = await _sealed(work, drafts)
     async with work.database.platform_session() as session:
         # What was superseded meanwhile, by the end of the request for instance, is not sent.
-        values = {"ids": [row.notice_id for row in rows]}
-        written = set((await session.scalars(_WRITTEN, values)).all())
+        ids = {"ids": [row.notice_id for row in rows]}
+        written = set((await session.scalars(_WRITTEN, ids)).all())
         await _post(session, [(one, box) for one, box in letters if one.row.notice_id in written])
     return len(rows) // _AT_ONCE
 
 
-async def _contacts(work: Work, rows: Sequence[Row[Any]]) -> list[RequestContact | None]:
-    """Where each is answered; None where the person was erased by another request."""
-    full = [row for row in rows if row.contact is not None]
-    boxes = [ToOpen(Sealed(RequestContact, row.contact), row.store_id, row.subject_id) for row in full]
+async def _recipients(transaction: Transaction) -> Recipients:
+    """Everybody's, by what they receive."""
+    rows = await fetch(transaction, _RECIPIENTS)
+    return {(row.participant, row.held): row.recipients for row in rows}
+
+
+# --- Opening and sealing ---------------------------------------------------------------------------------
+
+
+async def _to_people(
+    work: Work, rows: Sequence[Row[Any]], recipients: Recipients, now: datetime
+) -> list[_Draft]:
+    """Their mails; none where the person was erased by another request."""
+    contacts = await _opened(work, rows, "contact", RequestContact)
+    notes = await _opened(work, rows, "note", NoteText)
+    drafts: list[_Draft] = []
+    for row in rows:
+        contact, note = contacts.get(row.notice_id), notes.get(row.notice_id)
+        if contact is not None and (row.note is None or note is not None):
+            drafts.append(
+                _to_person(
+                    row,
+                    contact,
+                    public_url=work.settings.public_url,
+                    text=note.text if note is not None else "",
+                    recipients=recipients,
+                    now=now,
+                )
+            )
+    return drafts
+
+
+async def _opened(work: Work, rows: Sequence[Row[Any]], column: str, kind: type[M]) -> dict[UUID, M]:
+    """By notice, what a box of the request holds; nothing where its key was destroyed."""
+    full = [row for row in rows if getattr(row, column) is not None]
+    if not full:
+        return {}
+    boxes = [ToOpen(Sealed(kind, getattr(row, column)), row.store_id, row.subject_id) for row in full]
     opened = await work.vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
-    by_id = {row.notice_id: _unless_erased(contact) for row, contact in zip(full, opened, strict=True)}
-    return [by_id.get(row.notice_id) for row in rows]
+    found = {row.notice_id: _unless_destroyed(one) for row, one in zip(full, opened, strict=True)}
+    return {notice_id: one for notice_id, one in found.items() if one is not None}
 
 
-def _unless_erased(contact: RequestContact | Problem) -> RequestContact | None:
-    if isinstance(contact, KeyDestroyed):
+def _unless_destroyed(opened: M | Problem) -> M | None:
+    if isinstance(opened, KeyDestroyed):
         return None
-    if isinstance(contact, Problem):
-        raise contact
-    return contact
+    if isinstance(opened, Problem):
+        raise opened
+    return opened
 
 
-async def _sealed(work: Work, drafts: Sequence[_Draft]) -> list[tuple[_Draft, SealedFor[RequestLetter]]]:
-    items = [
-        ToSeal(draft.letter, draft.row.store_id, draft.row.subject_id, bucket=str(draft.row.id))
-        for draft in drafts
-    ]
+async def _to_officers(work: Work, rows: Sequence[Row[Any]]) -> list[_Draft]:
+    """Mails to the privacy desk of a store, or of the platform, where it named an address."""
+    full = [row for row in rows if row.desk is not None]
+    if len(full) < len(rows):
+        logger.warning("no privacy desk to write to", extra={"count": len(rows) - len(full)})
+    boxes = [ToOpen(Sealed(DeskAddress, row.desk), row.desk_store_id, row.desk_subject_id) for row in full]
+    opened = await work.vault.open_many(boxes, purpose=Purpose.SERVICE_MAIL) if boxes else []
+    drafts: list[_Draft] = []
+    for row, address in zip(full, opened, strict=True):
+        if isinstance(address, DeskAddress):
+            drafts.append(_to_officer(work, row, address))
+        elif not isinstance(address, KeyDestroyed | KeyRestricted):
+            raise address
+    return drafts
+
+
+async def _sealed(work: Work, drafts: Sequence[_Draft]) -> list[tuple[_Draft, _Box]]:
+    items = [ToSeal(draft.letter, draft.store_id, draft.subject_id, bucket=draft.bucket) for draft in drafts]
     sealed = await work.vault.seal_many(items) if items else []
     for one in sealed:
         if isinstance(one, Problem) and not isinstance(one, SubjectErased):
@@ -103,7 +178,7 @@ async def _sealed(work: Work, drafts: Sequence[_Draft]) -> list[tuple[_Draft, Se
     return [(draft, one) for draft, one in zip(drafts, sealed, strict=True) if isinstance(one, SealedFor)]
 
 
-async def _post(session: AsyncSession, letters: Sequence[tuple[_Draft, SealedFor[RequestLetter]]]) -> None:
+async def _post(session: AsyncSession, letters: Sequence[tuple[_Draft, _Box]]) -> None:
     if not letters:
         return
     await session.execute(insert(WaitingLetter), [_waiting(draft, sealed) for draft, sealed in letters])
@@ -113,54 +188,56 @@ async def _post(session: AsyncSession, letters: Sequence[tuple[_Draft, SealedFor
     ring_after_commit(session, LETTERS_CHANNEL)
 
 
-def _waiting(draft: _Draft, sealed: SealedFor[RequestLetter]) -> dict[str, Any]:
+def _waiting(draft: _Draft, sealed: _Box) -> dict[str, Any]:
     return {
         "id": uuid4(),
-        "store_id": draft.row.store_id,
-        "subject_id": draft.row.subject_id,
-        "generation": draft.row.generation,
-        "kind": RequestLetter.__name__,
+        "store_id": draft.store_id,
+        "subject_id": draft.subject_id,
+        "generation": sealed.generation,
+        "kind": type(draft.letter).__name__,
         "box": sealed.box.payload,
     }
 
 
 # --- What they say ---------------------------------------------------------------------------------------
 
-_KEPT: Mapping[str, Mapping[str, str]] = {
-    Retention.ACCOUNTING: {
-        "en": "accounting records, invoices among them",
-        "fr": "les pièces comptables, dont les factures",
-    },
-    Retention.REQUEST: {
-        "en": "this request, as the proof that it was answered",
-        "fr": "cette demande, comme preuve qu’il y a été répondu",
-    },
-}
-_UNTIL = {"en": "until {}", "fr": "jusqu’au {}"}
-_UNTIL_SETTLED = {
-    "en": "as long as the answer can be disputed",
-    "fr": "tant que la réponse peut être contestée",
-}
 
-
-def _drafted(row: Row[Any], contact: RequestContact, public_url: str, now: datetime) -> _Draft:
-    language = contact.language
-    values = {"store_id": str(row.store_id), "request_id": str(row.id), "claim": row.claim}
+def _to_person(
+    row: Row[Any],
+    contact: RequestContact,
+    *,
+    public_url: str,
+    text: str,
+    recipients: Recipients,
+    now: datetime,
+) -> _Draft:
+    url, language = public_url, contact.language
+    status = (
+        f"{url}/privacy/request?language={language}#token={contact.status_token}"
+        if contact.status_token
+        else ""
+    )
+    more: dict[str, str] = {}
     link = None
-    match row.template:
-        case "request-received":
-            values["due_on"] = _day(row.due_on, language)
-        case "erasure-done":
-            values["kept"] = "\n".join(_kept(row.retained or [], language))
-        case _:
-            token = secrets.token_urlsafe(_TOKEN_BYTES)
-            expires_at = now + timedelta(days=DOWNLOAD_DAYS)
-            link = _link(row, token, expires_at)
-            values["link"] = f"{public_url}/privacy/download?language={language}#token={token}"
-            values["expires_on"] = _day(expires_at.date(), language)
-            values["times"] = str(DOWNLOADS)
+    if row.template == "export-ready":
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        expires_at = now + timedelta(days=DOWNLOAD_DAYS)
+        link = _link(row, token, expires_at)
+        more = {
+            "link": f"{url}/privacy/download?language={language}#token={token}",
+            "expires_on": wording.day(expires_at.date(), language),
+            "times": str(DOWNLOADS),
+        }
+    values = wording.for_person(row, language, text=text, status=status, recipients=recipients, link=more)
     letter = RequestLetter(to=contact.email, template=row.template, language=language, values=values)
-    return _Draft(row, letter, link)
+    return _Draft(row, letter, row.store_id, row.subject_id, str(row.id), link)
+
+
+def _to_officer(work: Work, row: Row[Any], address: DeskAddress) -> _Draft:
+    desk = f"{work.settings.public_url}/privacy/v1/stores/{row.store_id}/requests/{row.id}"
+    values = wording.for_officer(row, address.language, desk=desk)
+    letter = Letter(to=address.email, template=row.template, language=address.language, values=values)
+    return _Draft(row, letter, row.desk_store_id, row.desk_subject_id)
 
 
 def _link(row: Row[Any], token: str, expires_at: datetime) -> dict[str, Any]:
@@ -173,23 +250,3 @@ def _link(row: Row[Any], token: str, expires_at: datetime) -> dict[str, Any]:
         "expires_at": expires_at,
         "remaining": DOWNLOADS,
     }
-
-
-def _kept(retained: Sequence[Mapping[str, Any]], language: str) -> list[str]:
-    """A line for each thing that stays: what, until when, on what ground. The keyring's own rows say the same again."""
-    lines: list[str] = []
-    for kept in retained:
-        if kept["participant"] == KEYRING:
-            continue
-        what = _KEPT.get(kept["retention"], {}).get(language, kept["kind"])
-        until = (
-            _UNTIL[language].format(_day(date.fromisoformat(kept["until"]), language))
-            if kept["until"]
-            else (_UNTIL_SETTLED[language])
-        )
-        lines.append(f"- {what}, {until} ({kept['ground']})")
-    return sorted(set(lines))
-
-
-def _day(day: date, language: str) -> str:
-    return format_date(day, format="long", locale=language)

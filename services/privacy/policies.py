@@ -10,6 +10,8 @@ from services.privacy.domain.decisions import PASSING, Passing
 from services.privacy.domain.rights import Right, stops_at_once
 from services.privacy.domain.verification import ENOUGH, Proof
 
+LIFTING_NOTICE_DAYS = 7
+"""Where a store says nothing."""
 DEFAULT_LANGUAGE = "en"
 """Of mails, where neither the person nor the store named one that we have."""
 
@@ -21,6 +23,9 @@ class Policy:
     language: str = DEFAULT_LANGUAGE
     country: str | None = None
     """None while this service has not heard of the store."""
+    closed: bool = False
+    """Whether the store is gone: then the platform answers for it. No store can be closed yet."""
+    lifting_notice_days: int = LIFTING_NOTICE_DAYS
     passing_set: dict[str, str] = field(default_factory=dict[str, str])
     enough_set: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
@@ -37,7 +42,7 @@ class Policy:
 
 
 _POLICY = """
-    SELECT language, country, passing, enough FROM (SELECT) AS one
+    SELECT language, country, passing, enough, lifting_notice_days FROM (SELECT) AS one
     LEFT JOIN known_store ON known_store.store_id = $1
     LEFT JOIN privacy_settings ON privacy_settings.store_id = $1
 """
@@ -49,6 +54,7 @@ async def policy_of(session: AsyncSession | Transaction, store_id: UUID) -> Poli
     return Policy(
         language=row.language if row.language in {"en", "fr"} else DEFAULT_LANGUAGE,
         country=row.country,
+        lifting_notice_days=row.lifting_notice_days or LIFTING_NOTICE_DAYS,
         passing_set=row.passing or {},
         enough_set=row.enough or {},
     )

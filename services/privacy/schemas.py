@@ -9,9 +9,13 @@ from pydantic import BaseModel, ConfigDict, EmailStr, Field
 from libs.common.events.privacy import Correction, Proposal, Retained, Verb
 from libs.common.personal.vocabulary import Category, Purpose
 from services.privacy.asked import Asked
+from services.privacy.authorities import Supervisor
+from services.privacy.domain.deadlines import Word
+from services.privacy.domain.decisions import Decision, Extension, Ground
 from services.privacy.domain.problems import RightIncomplete
 from services.privacy.domain.rights import Law, Misused, RightName, check, named
 from services.privacy.domain.states import State, TaskState
+from services.privacy.domain.verification import Proof, Way
 
 
 class CorrectionAsked(BaseModel):
@@ -100,11 +104,48 @@ class Part(BaseModel):
     attempts: int = Field(0, description="How often it was issued again.")
 
 
+class Stop(BaseModel):
+    """When the clock stood still for an answer of the person; without an end while it does."""
+
+    since: datetime
+    until: datetime | None = None
+
+
+class Desk(BaseModel):
+    """What whoever answers for the store sees besides."""
+
+    way: Way
+    proofs: list[Proof]
+    assignee: UUID | None = Field(None, description="An account of the staff.")
+    decided_by: UUID | None = Field(None, description="An account; absent where it passed by itself.")
+    escalated_at: datetime | None = None
+    notes: int = Field(description="How many there are.")
+    may_decide: list[Literal["store", "platform"]]
+    watch: Word | None = Field(None, description="What is said next about the deadline.")
+    watch_at: datetime | None = None
+
+
 class RequestDetail(RequestSummary):
     """A request, its way so far, and everybody's part in it."""
 
     steps: list[Step]
     parts: list[Part]
+    decision: Decision | None = None
+    decided_at: datetime | None = None
+    ground: Ground | None = Field(None, description="Of a refusal.")
+    authority: str | None = Field(None, description="The article the ground rests on.")
+    supervisor: Supervisor = Field(description="Where one can complain.")
+    overdue: bool = False
+    acknowledge_by: date | None = Field(None, description="California's day to confirm receipt by.")
+    acknowledged_at: datetime | None = None
+    extension: Extension | None = Field(None, description="Why more time was taken.")
+    extended_at: datetime | None = None
+    stopped_since: datetime | None = Field(
+        None, description="Since when an answer of the person is waited for."
+    )
+    stops: list[Stop] = []
+    begins_at: datetime | None = Field(None, description="Of a lifting of which the person was told before.")
+    desk: Desk | None = None
 
 
 class ParticipantView(BaseModel):

@@ -1,6 +1,6 @@
 """The privacy service over HTTP."""
 
-from services.privacy.api import download_page, downloads, requests
+from services.privacy.api import desk, download_page, downloads, replies, requests, settings
 
-ROUTERS = (requests.router, downloads.router)
+ROUTERS = (requests.router, desk.router, settings.router, replies.router, downloads.router)
 PAGES = (download_page.router,)

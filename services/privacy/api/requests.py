@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from libs.common.auth import PLATFORM_STORE, STAFF, Authenticated, Caller, Customer, Role, StoreId, of_store
+from libs.common.auth import PLATFORM_STORE, STAFF, Authenticated, Caller, Customer, StoreId, of_store
 from libs.common.errors import Forbidden
 from libs.common.http import (
     Cursor,
@@ -19,7 +19,9 @@ from libs.common.http import (
 )
 from libs.common.idempotency import IdempotencyKey, once
 from libs.common.stores import known_store
-from services.privacy.api.means import Now, RequestId, expected
+from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expected, own
+from services.privacy.domain.rights import RightName
+from services.privacy.domain.states import State
 from services.privacy.policies import policy_of
 from services.privacy.schemas import DataMap, NewRequest, ParticipantList, RequestDetail, RequestSummary
 from services.privacy.service import opening, reading
@@ -28,17 +30,6 @@ router = APIRouter(tags=["privacy"])
 
 Reader = Annotated[Caller, Depends(of_store())]
 """The person, who sees their own requests, or who answers for the store and sees all."""
-OFFICERS = frozenset({Role.OWNER, Role.PRIVACY_OFFICER})
-
-
-def _own(caller: Caller) -> Caller | None:
-    """Whose requests a caller may see: their own, or everybody's (None). Raises Forbidden for other staff."""
-    if caller.role in OFFICERS:
-        return None
-    if caller.role is not Role.CUSTOMER:
-        raise Forbidden
-    return caller
-
 
 # --- Requests --------------------------------------------------------------------------------------------
 
@@ -102,11 +93,27 @@ async def _language(request: Request, store_id: UUID) -> str:
     responses=refusals(401, 403, 404),
 )
 async def list_requests(
-    store_id: StoreId, caller: Reader, session: Session, cursor: Cursor = None, limit: Limit = 20
+    *,
+    store_id: StoreId,
+    caller: Reader,
+    session: Session,
+    at: Now,
+    state: State | None = None,
+    right: RightName | None = None,
+    assignee: UUID | None = None,
+    overdue: bool | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 20,
 ) -> Page[RequestSummary]:
     """Newest first: a person's own, or for the owner and the privacy officer all of the store."""
     return await reading.list_requests(
-        session, store_id=store_id, of=_own(caller), cursor=cursor, limit=limit
+        session,
+        store_id=store_id,
+        of=own(caller),
+        cursor=cursor,
+        limit=limit,
+        sought=reading.Sought(state, right, assignee, overdue),
+        now=at,
     )
 
 
@@ -116,11 +123,19 @@ async def list_requests(
     responses=refusals(401, 403, 404),
 )
 async def get_request(
-    store_id: StoreId, request_id: RequestId, caller: Reader, session: Session, response: Response
+    *,
+    store_id: StoreId,
+    request_id: RequestId,
+    caller: PersonOrAnswering,
+    session: Session,
+    at: Now,
+    response: Response,
 ) -> RequestDetail:
-    """One request: where it is, who has answered what, what is kept, on what ground and until when."""
+    """One request: where it is, who has answered what, what is kept, on what ground and until when. The platform's own
+    officers read one that was escalated.
+    """
     detail, version = await reading.get_request(
-        session, store_id=store_id, request_id=request_id, of=_own(caller)
+        session, store_id=store_id, request_id=request_id, of=own(caller), now=at
     )
     set_etag(response, version)
     return detail

@@ -41,6 +41,13 @@ class Decision(StrEnum):
     REFUSED = "refused"
 
 
+class Extension(StrEnum):
+    """Why more time is needed (GDPR, Art. 12(3))."""
+
+    COMPLEXITY = "complexity"
+    NUMBER = "number-of-requests"
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """What a ground of refusal rests on, and which rights it can answer."""
@@ -110,3 +117,8 @@ def authority(ground: Ground, right: Right, law: Law) -> str | None:
     """The article a refusal rests on; None when this ground cannot answer this right under this law."""
     found = GROUNDS[ground]
     return found.laws.get(law) if right in found.rights else None
+
+
+def grounds_for(right: Right, law: Law) -> list[Ground]:
+    """Those that can answer this right under this law."""
+    return [ground for ground in Ground if authority(ground, right, law) is not None]

@@ -40,6 +40,34 @@ class GroundDoesNotFit(Unprocessable):
     title = "The law does not let this right be refused on this ground"
 
 
+class NothingAsked(Conflict):
+    """409: no question waits for an answer."""
+
+    slug = "nothing-asked"
+    title = "Nothing is asked of you"
+    detail = "Your answer has arrived already, or the request has ended since."
+
+
+class NoPreview(Conflict):
+    """409: only a request that waits for its decision is counted for, and looked at, before."""
+
+    slug = "no-preview"
+    title = "This request is not waiting for a decision"
+    detail = "A preview is asked for while a request waits for its decision."
+
+
+class NotRestricted(Conflict):
+    """409: what is lifted is a restriction that was carried out."""
+
+    slug = "not-restricted"
+    title = "This is no restriction that can be lifted"
+    detail = "Name a request for restriction that has been completed."
+
+
+class StatusGone(NotFound):
+    """404, the same for a link that never was and for one whose person was erased."""
+
+
 class NotYoursToDecide(Forbidden):
     """403: the store answers its customers; the platform does when it is silent or gone."""
 

@@ -5,7 +5,7 @@ Whoever calls has locked the request's row in this transaction.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,16 +13,16 @@ import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import ring_after_commit
 from libs.common.errors import NotFound
-from services.privacy.domain.decisions import Decision, Ground, Passing, authority
-from services.privacy.domain.problems import GroundDoesNotFit, NotDecidable
+from services.privacy.domain.decisions import Decision, Ground, Passing, authority, grounds_for
+from services.privacy.domain.problems import GroundDoesNotFit, NoPreview, NotDecidable
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import UNDECIDED, State
 from services.privacy.domain.verification import Proof, is_verified
-from services.privacy.engine.phases import NOTICES, begin
+from services.privacy.engine.clock import resume
+from services.privacy.engine.notices import notify
+from services.privacy.engine.phases import begin
 from services.privacy.engine.tasks import COLUMNS
-from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
 from services.privacy.timing import deadline_for, deadline_of, timed, unsaid
 
@@ -80,6 +80,23 @@ def _passed(policy: Policy, right: Right, purpose: str | None, now: datetime) ->
     }
 
 
+def announced(
+    policy: Policy, right: Right, *, begins_at: datetime, by: UUID, now: datetime
+) -> dict[str, Any]:
+    """Where a request stands that the store's own staff opened, and of which the person is told before it begins."""
+    deadline = deadline_for(policy.country, Law.GDPR, right, received_at=now, opened_at=now, verified_at=now)
+    return {
+        "verified_at": now,
+        "state": State.RUNNING,
+        "steps": [_step(State.DECIDING, now), _step(State.RUNNING, now)],
+        "decision": Decision.APPROVED,
+        "decided_at": now,
+        "decided_by": by,
+        "begins_at": begins_at,
+        **timed(deadline),
+    }
+
+
 def _step(state: State, now: datetime) -> dict[str, str]:
     return {"state": state, "at": now.isoformat()}
 
@@ -90,6 +107,11 @@ _VERIFIED = text("""
         decided_at = :decided_at, due_on = :due_on, overdue_at = :overdue_at, acknowledge_by = :acknowledge_by,
         acknowledged_at = :acknowledged_at, watch = :watch, watch_at = :watch_at
     WHERE id = :id AND store_id = :store_id
+""")
+# Whoever has not said whether they know the order, or what they hold, need not any more.
+_UNASKED = text("""
+    UPDATE task SET next_issue_at = NULL
+    WHERE request_id = :id AND store_id = :store_id AND next_issue_at IS NOT NULL
 """)
 _PROVED = text("""
     UPDATE request SET proofs = proofs || CAST(:proof AS jsonb), version = version + 1
@@ -128,6 +150,7 @@ async def prove(
     }
     await session.execute(_VERIFIED, columns | values)
     await notify(session, request, "request-received", now=now)
+    await session.execute(_UNASKED, values)
     await begin(session, request.store_id, [request], stands["state"], expected=expected)
     return True
 
@@ -155,12 +178,27 @@ async def previewed(
         await notify(session, request, "decision-wanted", now=now, reader="officer")
 
 
+_ASKED_AGAIN = text(f"""
+    UPDATE request SET round = round + 1, version = version + 1 WHERE id = :id AND store_id = :store_id
+    RETURNING {COLUMNS}
+""")  # noqa: S608 - a constant of this package
+
+
+async def preview_again(session: AsyncSession, request: Row[Any], *, expected: Iterable[str]) -> None:
+    """Ask everybody anew what they hold: what was answered before does not count any more. Raises NoPreview."""
+    if State(request.state) is not State.DECIDING:
+        raise NoPreview
+    again = (await session.execute(_ASKED_AGAIN, {"id": request.id, "store_id": request.store_id})).one()
+    await begin(session, request.store_id, [again], State.DECIDING, expected=expected)
+
+
 async def approve(
     session: AsyncSession, request: Row[Any], *, by: UUID, now: datetime, expected: Iterable[str]
 ) -> None:
     """Carry the request out. Raises NotDecidable."""
     if State(request.state) is not State.DECIDING:
         raise NotDecidable
+    await session.execute(_UNASKED, {"id": request.id, "store_id": request.store_id})
     await notify(session, request, "request-approved", now=now)
     await _run(session, request, Decision.APPROVED, by=by, now=now, expected=expected)
 
@@ -179,19 +217,27 @@ _SILENCED = text("""
 
 
 async def refuse(
-    session: AsyncSession, request: Row[Any], ground: Ground, *, by: UUID, now: datetime
+    session: AsyncSession,
+    request: Row[Any],
+    ground: Ground,
+    *,
+    by: UUID,
+    now: datetime,
+    note_id: UUID | None = None,
 ) -> None:
-    """Refuse on a ground of the law, which the person is told with their right to complain (GDPR, Art. 12(4)).
+    """Refuse on a ground of the law, which the person is told with the reasons that the note gives and their right to
+    complain (GDPR, Art. 12(4)).
 
     Raises NotDecidable, GroundDoesNotFit.
     """
     if State(request.state) not in UNDECIDED:
         raise NotDecidable
-    if authority(ground, Right(request.claim), Law(request.law)) is None:
-        raise GroundDoesNotFit
+    right, law = Right(request.claim), Law(request.law)
+    if authority(ground, right, law) is None:
+        raise GroundDoesNotFit(grounds=grounds_for(right, law))
     decided = {"decision": Decision.REFUSED, "ground": ground, "by": by}
     await _end(session, request, State.REFUSED, now, **decided)
-    await notify(session, request, "request-refused", now=now)
+    await notify(session, request, "request-refused", now=now, note_id=note_id)
 
 
 async def cancel(session: AsyncSession, request: Row[Any], *, now: datetime) -> None:
@@ -212,7 +258,7 @@ async def _end(session: AsyncSession, request: Row[Any], state: State, now: date
 
 _RUNNING = text("""
     UPDATE request SET state = 'running', version = version + 1, decision = :decision, decided_by = :by,
-        decided_at = CAST(:now AS timestamptz), begins_at = :begins_at,
+        decided_at = CAST(:now AS timestamptz),
         steps = steps || jsonb_build_array(jsonb_build_object('state', 'running', 'at', CAST(:at AS text)))
     WHERE id = :id AND store_id = :store_id
 """)
@@ -226,7 +272,6 @@ async def _run(
     by: UUID | None,
     now: datetime,
     expected: Iterable[str],
-    begins_at: datetime | None = None,
 ) -> None:
     values = {
         "id": request.id,
@@ -235,42 +280,7 @@ async def _run(
         "by": by,
         "now": now,
         "at": now.isoformat(),
-        "begins_at": begins_at,
     }
+    await resume(session, request, now=now)
     await session.execute(_RUNNING, values)
     await begin(session, request.store_id, [request], State.RUNNING, expected=expected)
-
-
-# --- Mails -----------------------------------------------------------------------------------------------
-
-_NOTIFY = text("""
-    INSERT INTO notice (store_id, request_id, template, reader, note_id, due_at)
-    VALUES (:store_id, :request_id, :template, :reader, :note_id, :due_at)
-""")
-ACKNOWLEDGED_AFTER = timedelta(minutes=1)
-"""A request that ends sooner gets one mail instead of two."""
-
-
-async def notify(
-    session: AsyncSession,
-    request: Row[Any] | Request,
-    template: str,
-    *,
-    now: datetime,
-    reader: str = "person",
-    note_id: UUID | None = None,
-) -> None:
-    """A mail about the request is to be written once the session has committed; it repeats the note, if any."""
-    due_at = now + ACKNOWLEDGED_AFTER if template == "request-received" else now
-    await session.execute(
-        _NOTIFY,
-        {
-            "store_id": request.store_id,
-            "request_id": request.id,
-            "template": template,
-            "reader": reader,
-            "note_id": note_id,
-            "due_at": due_at,
-        },
-    )
-    ring_after_commit(session, NOTICES)

@@ -26,6 +26,7 @@ from services.privacy.domain.rights import Right
 from services.privacy.domain.states import OVER, State
 from services.privacy.domain.verification import Proof, Way
 from services.privacy.engine import decisions
+from services.privacy.engine.notices import notify
 from services.privacy.engine.phases import begin
 from services.privacy.kinds import RequestContact
 from services.privacy.models import Request
@@ -49,6 +50,9 @@ class Asking:
     proposal: Sealed[Proposal] | None
     status_hash: bytes
     order_number: str | None = None
+    begins_at: datetime | None = None
+    """Of a lifting that the staff opens: the person is told before, and it runs then."""
+    decided_by: UUID | None = None
 
 
 # --- Before the transaction ------------------------------------------------------------------------------
@@ -139,20 +143,26 @@ async def open_request(
     if made is None:
         return await _join(session, asking, expected=expected, now=now), False
     if made.state != State.VERIFYING:
-        await decisions.notify(session, made, "request-received", now=now)
+        told = "lifting-announced" if asking.begins_at else "request-received"
+        await notify(session, made, told, now=now)
         await begin(session, made.store_id, [made], State(made.state), expected=expected)
     elif asking.order_number is not None:
         await begin(session, made.store_id, [made], State.VERIFYING, expected=expected)
     else:
-        await decisions.notify(session, made, "confirm-request", now=now)
+        await notify(session, made, "confirm-request", now=now)
     return made, True
 
 
 def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
     asked = asking.asked
-    stands = decisions.standing(
-        policy, asked.right, asked.law, asked.purpose, proofs=asking.proofs, received_at=now, now=now
-    )
+    if asking.begins_at is not None and asking.decided_by is not None:
+        stands = decisions.announced(
+            policy, asked.right, begins_at=asking.begins_at, by=asking.decided_by, now=now
+        )
+    else:
+        stands = decisions.standing(
+            policy, asked.right, asked.law, asked.purpose, proofs=asking.proofs, received_at=now, now=now
+        )
     began: Sequence[State] = [State.RECEIVED]
     if stands["state"] is not State.VERIFYING:
         began = [State.RECEIVED, State.VERIFYING]

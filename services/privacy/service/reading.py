@@ -1,20 +1,32 @@
 """Reading requests, the data map, and who answers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import and_, func, literal, not_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
 from libs.common.errors import NotFound
 from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
-from services.privacy.domain.rights import Law, Right, name_of
-from services.privacy.domain.states import TaskState
-from services.privacy.models import Participant, Request, Task
-from services.privacy.schemas import Part, ParticipantView, RequestDetail, RequestSummary, Step
+from services.privacy.authorities import supervisor_of
+from services.privacy.domain.decisions import Ground, authority
+from services.privacy.domain.rights import Law, Right, RightName, name_of, named
+from services.privacy.domain.states import OVER, State, TaskState
+from services.privacy.models import Participant, Request, RequestNote, Task
+from services.privacy.policies import Policy, policy_of
+from services.privacy.schemas import (
+    Desk,
+    Part,
+    ParticipantView,
+    RequestDetail,
+    RequestSummary,
+    Step,
+    Stop,
+)
 
 
 def summary(request: Request) -> RequestSummary:
@@ -38,7 +50,7 @@ def _fields(request: Request) -> dict[str, Any]:
 
 
 async def get_request(
-    session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None
+    session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None, now: datetime
 ) -> tuple[RequestDetail, int]:
     """A request with everybody's part, and its version; only that person's own when `of` is given.
 
@@ -55,8 +67,66 @@ async def get_request(
         .order_by(Task.verb, Task.participant)
     )
     steps = [Step.model_validate(step) for step in request.steps]
-    detail = RequestDetail(**_fields(request), steps=steps, parts=[_part(one) for one in tasks])
+    policy = await policy_of(session, store_id)
+    detail = RequestDetail(
+        **_fields(request),
+        **_deadline(request, now),
+        **_decision(request),
+        steps=steps,
+        parts=[_part(one) for one in tasks],
+        supervisor=supervisor_of(Law(request.law), policy.country),
+        desk=await _desk(session, request, policy) if of is None else None,
+    )
     return detail, request.version
+
+
+def _deadline(request: Request, now: datetime) -> dict[str, Any]:
+    stops = [Stop.model_validate({"since": one["from"], "until": one["until"]}) for one in request.stops]
+    is_open = State(request.state) not in OVER
+    return {
+        "overdue": is_open and request.overdue_at is not None and request.overdue_at <= now,
+        "acknowledge_by": request.acknowledge_by,
+        "acknowledged_at": request.acknowledged_at,
+        "extension": request.extension,
+        "extended_at": request.extended_at,
+        "stops": stops,
+        "stopped_since": stops[-1].since if is_open and stops and stops[-1].until is None else None,
+        "begins_at": request.begins_at,
+    }
+
+
+def _decision(request: Request) -> dict[str, Any]:
+    ground = Ground(request.ground) if request.ground else None
+    return {
+        "decision": request.decision,
+        "decided_at": request.decided_at,
+        "ground": ground,
+        "authority": authority(ground, Right(request.claim), Law(request.law)) if ground else None,
+    }
+
+
+async def _desk(session: AsyncSession, request: Request, policy: Policy) -> Desk:
+    notes = await session.scalar(
+        select(func.count()).select_from(RequestNote).where(
+            RequestNote.request_id == request.id, RequestNote.store_id == request.store_id
+        )
+    )  # fmt: skip
+    may_decide = [] if policy.closed else ["store"]
+    if policy.closed or request.escalated_at is not None:
+        may_decide.append("platform")
+    return Desk.model_validate(
+        {
+            "way": request.way,
+            "proofs": [one["proof"] for one in request.proofs],
+            "assignee": request.assignee,
+            "decided_by": request.decided_by,
+            "escalated_at": request.escalated_at,
+            "notes": notes,
+            "may_decide": may_decide,
+            "watch": request.watch,
+            "watch_at": request.watch_at,
+        }
+    )
 
 
 def _own(of: Caller | None) -> list[Any]:
@@ -79,13 +149,48 @@ def _part(one: Task) -> Part:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which requests of a list are wanted; None is no condition."""
+
+    state: State | None = None
+    right: RightName | None = None
+    assignee: UUID | None = None
+    overdue: bool | None = None
+
+    def conditions(self, now: datetime) -> list[Any]:
+        """As conditions of a query."""
+        wanted: list[Any] = []
+        if self.state is not None:
+            wanted.append(Request.state == self.state)
+        if self.right is not None:
+            meant = named(self.right)
+            wanted += [Request.claim == meant.right, Request.law == meant.law]
+            wanted += [Request.purpose == meant.purpose] if meant.purpose else []
+        if self.assignee is not None:
+            wanted.append(Request.assignee == self.assignee)
+        if self.overdue is not None:
+            late = and_(
+                Request.overdue_at.is_not(None), Request.overdue_at <= now, Request.state.not_in(OVER)
+            )
+            wanted.append(late if self.overdue else not_(late))
+        return wanted
+
+
 async def list_requests(
-    session: AsyncSession, *, store_id: UUID, of: Caller | None, cursor: str | None, limit: int
+    session: AsyncSession,
+    *,
+    store_id: UUID,
+    of: Caller | None,
+    cursor: str | None,
+    limit: int,
+    sought: Sought,
+    now: datetime,
 ) -> Page[RequestSummary]:
     """Newest first. Raises InvalidCursor."""
     statement = (
         select(Request)
-        .where(Request.store_id == store_id, *_own(of))
+        .where(Request.store_id == store_id, *_own(of), *sought.conditions(now))
         .order_by(Request.opened_at.desc(), Request.id.desc())
         .limit(limit + 1)
     )

@@ -1,0 +1,94 @@
+"""Over all requests of a store, or of all stores: figures, and what a store did not answer in time."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import literal, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from services.privacy.desk_schemas import Escalated, Figures
+from services.privacy.domain.rights import Law, Right, name_of
+from services.privacy.domain.states import OPEN, OVER, State
+from services.privacy.models import Request
+
+_WINDOW = timedelta(days=365)
+_OPEN = text("""
+    SELECT state, count(*) AS number, count(*) FILTER (WHERE overdue_at <= :now) AS overdue,
+        count(*) FILTER (WHERE due_on IS NULL AND stops -> -1 -> 'until' = 'null'::jsonb) AS stopped,
+        count(*) FILTER (WHERE escalated_at IS NOT NULL) AS escalated
+    FROM request WHERE store_id = :store_id AND state NOT IN ('completed', 'refused', 'cancelled') GROUP BY state
+""")
+_ANSWERED = text("""
+    WITH answered AS (
+        SELECT coalesce(completed_at, decided_at) AS at, overdue_at,
+            CASE law WHEN 'ccpa' THEN coalesce(received_at, opened_at) ELSE coalesce(verified_at, opened_at) END
+                AS since
+        FROM request WHERE store_id = :store_id AND state IN ('completed', 'refused')
+    ), timed AS (SELECT *, extract(epoch FROM at - since)::float8 / 86400 AS days FROM answered WHERE at > :after)
+    SELECT count(*) AS number, count(*) FILTER (WHERE at >= overdue_at) AS late,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY days) AS median, max(days) AS worst
+    FROM timed
+""")
+
+
+async def figures(session: AsyncSession, *, store_id: UUID, now: datetime) -> Figures:
+    """How a store answers."""
+    rows = (await session.execute(_OPEN, {"store_id": store_id, "now": now})).all()
+    answered = (await session.execute(_ANSWERED, {"store_id": store_id, "after": now - _WINDOW})).one()
+    return Figures(
+        open=dict.fromkeys(sorted(OPEN), 0) | {State(row.state): row.number for row in rows},
+        overdue=sum(row.overdue for row in rows),
+        stopped=sum(row.stopped for row in rows),
+        escalated=sum(row.escalated for row in rows),
+        answered=answered.number,
+        answered_late=answered.late,
+        median_days=answered.median,
+        worst_days=answered.worst,
+    )
+
+
+async def escalations(
+    session: AsyncSession, *, now: datetime, cursor: str | None, limit: int
+) -> Page[Escalated]:
+    """Open requests of all stores that are past their escalation, the longest first. Raises InvalidCursor."""
+    statement = (
+        select(Request)
+        .where(Request.escalated_at.is_not(None), Request.state.not_in(OVER))
+        .order_by(Request.escalated_at, Request.id)
+        .limit(limit + 1)
+    )
+    if cursor is not None:
+        at, id_ = _position(cursor)
+        statement = statement.where(
+            tuple_(Request.escalated_at, Request.id) > tuple_(literal(at), literal(id_))
+        )
+    items = [
+        _escalated(row, row.escalated_at, now) for row in await session.scalars(statement) if row.escalated_at
+    ]
+    following = None
+    if len(items) > limit:
+        items = items[:limit]
+        following = encode_cursor(items[-1].escalated_at.isoformat(), str(items[-1].request_id))
+    return Page(items=items, next=following)
+
+
+def _position(cursor: str) -> tuple[datetime, UUID]:
+    at, id_ = decode_cursor(cursor, str, str)
+    try:
+        return datetime.fromisoformat(at), UUID(id_)
+    except ValueError as error:
+        raise InvalidCursor from error
+
+
+def _escalated(row: Request, escalated_at: datetime, now: datetime) -> Escalated:
+    return Escalated(
+        store_id=row.store_id,
+        request_id=row.id,
+        right=name_of(Right(row.claim), Law(row.law), row.purpose),
+        law=Law(row.law),
+        state=State(row.state),
+        due_on=row.due_on,
+        overdue=row.overdue_at is not None and row.overdue_at <= now,
+        escalated_at=escalated_at,
+    )
