@@ -1,8 +1,10 @@
 """The privacy service over real databases and a real keyring, with a made-up shop as its other participant."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,12 +14,12 @@ import pytest
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from deploy.local.migrate import migrate
 from deploy.local.postgres import PostgresServer
-from libs.common.auth import AUDIENCE, Role, TokenVerifier
+from libs.common.auth import AUDIENCE, PLATFORM_STORE, Role, TokenVerifier
 from libs.common.broker import Record
 from libs.common.db import Database
 from libs.common.events import Event, Received, envelope_of
@@ -29,12 +31,16 @@ from libs.common.events.privacy import (
     TaskIssued,
     Verb,
 )
+from libs.common.mail import WaitingLetter, render
 from libs.common.personal.answers import sign
+from libs.common.personal.data import KINDS, Sealed
 from libs.common.personal.keys import KeyringClient
 from libs.common.personal.participant import Participant
 from libs.common.personal.vault import Vault
+from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy import assembling, consumer, key_tasks, settings
+from services.privacy.api import means
 from services.privacy.app import create_app
 from services.privacy.models import PrivacySettings
 from services.privacy.settings import Settings
@@ -305,8 +311,74 @@ class Platform:
         while await assembling.assemble(self.work):
             pass
 
+    async def answer_all(self, request_id: UUID, verb: Verb, outcome: Outcome = Outcome.NOTHING_HELD) -> None:
+        """Everybody's signed answers, in the round that was asked last."""
+        round = (await self.tasks(request_id, verb))[-1].round
+        for participant, key in ((SHOP, self.shop_key), ("privacy", consumer.PARTICIPANT.key)):
+            answer = TaskAnswered(
+                request_id=request_id, verb=verb, participant=participant, outcome=outcome, round=round
+            )
+            await self.deliver(sign(answer, store_id=self.store_id, key=key))
+
     async def ask_keyring(self) -> None:
         await key_tasks.ask_keyring(self.work)
+
+    # --- Time and the desk -------------------------------------------------------------------------------
+
+    @contextmanager
+    def at(self, now: datetime) -> Iterator[Work]:
+        """While the block runs it is then, for routes and for the duties that are given this work."""
+        self.app.dependency_overrides[means.now] = lambda: now
+        try:
+            yield replace(self.work, clock=lambda: now)
+        finally:
+            del self.app.dependency_overrides[means.now]
+
+    def officer(self, *, role: Role = Role.PRIVACY_OFFICER, **claims: Any) -> dict[str, str]:
+        """Whoever answers for the store."""
+        return Person(self.store_id, UUID(int=0), "").token(role=role, **claims)
+
+    def of_platform(self, role: Role = Role.PRIVACY_OFFICER) -> dict[str, str]:
+        """Whoever answers for the platform."""
+        return self.officer(role=role, store=str(PLATFORM_STORE))
+
+    async def seen(self, request_id: UUID) -> tuple[dict[str, Any], str]:
+        """A request as the desk sees it, and its ETag."""
+        response = await self.client.get(f"{self.path}/requests/{request_id}", headers=self.officer())
+        assert response.status_code == 200, response.text
+        return response.json(), response.headers["ETag"]
+
+    async def do(
+        self, request_id: UUID, what: str, body: Any, *, method: str = "POST", **headers: str
+    ) -> httpx.Response:
+        """What an officer does with a request as it is now."""
+        _, etag = await self.seen(request_id)
+        return await self.client.request(
+            method,
+            f"{self.path}/requests/{request_id}/{what}",
+            json=body,
+            headers=self.officer() | {"If-Match": etag} | headers,
+        )
+
+    async def waiting(self, subject_id: UUID, store_id: UUID | None = None) -> list[tuple[str, str, str]]:
+        """Template, subject and text of the mails that wait for somebody, in the order they were written."""
+        async with self.database.session(store_id or self.store_id) as session:
+            rows = await session.scalars(
+                select(WaitingLetter)
+                .where(WaitingLetter.subject_id == subject_id)
+                .order_by(WaitingLetter.written_at)
+            )
+            letters = rows.all()
+        mails: list[tuple[str, str, str]] = []
+        for row in letters:
+            box: Sealed[Any] = Sealed(KINDS[row.kind], row.box)
+            letter = await self.work.vault.open(
+                box, store_id=row.store_id, subject_id=row.subject_id, purpose=Purpose.SERVICE_MAIL
+            )
+            mails.append(
+                (letter.template, *render("privacy", letter.template, letter.language, letter.values))
+            )
+        return mails
 
 
 @pytest.fixture

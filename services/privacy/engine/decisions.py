@@ -205,7 +205,7 @@ async def approve(
 
 _ENDED = text("""
     UPDATE request SET state = CAST(:state AS text), version = version + 1, watch = NULL, watch_at = NULL,
-        steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', :at)),
+        steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', CAST(:at AS text))),
         decision = coalesce(:decision, decision), decided_at = CAST(:now AS timestamptz), decided_by = :by,
         ground = :ground
     WHERE id = :id AND store_id = :store_id
