@@ -1,7 +1,7 @@
 """The privacy service over real databases and a real keyring, with a made-up shop as its other participant."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -313,10 +313,10 @@ class Platform:
 
     async def answer_all(self, request_id: UUID, verb: Verb, outcome: Outcome = Outcome.NOTHING_HELD) -> None:
         """Everybody's signed answers, in the round that was asked last."""
-        round = (await self.tasks(request_id, verb))[-1].round
+        asked = (await self.tasks(request_id, verb))[-1]
         for participant, key in ((SHOP, self.shop_key), ("privacy", consumer.PARTICIPANT.key)):
             answer = TaskAnswered(
-                request_id=request_id, verb=verb, participant=participant, outcome=outcome, round=round
+                request_id=request_id, verb=verb, participant=participant, outcome=outcome, round=asked.round
             )
             await self.deliver(sign(answer, store_id=self.store_id, key=key))
 
@@ -326,7 +326,7 @@ class Platform:
     # --- Time and the desk -------------------------------------------------------------------------------
 
     @contextmanager
-    def at(self, now: datetime) -> Iterator[Work]:
+    def at(self, now: datetime) -> Generator[Work]:
         """While the block runs it is then, for routes and for the duties that are given this work."""
         self.app.dependency_overrides[means.now] = lambda: now
         try:

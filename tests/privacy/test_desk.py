@@ -15,7 +15,7 @@ from libs.common.events.identity import StoreOpened
 from libs.common.events.privacy import Outcome, ParticipantAnnounced, Retained, Verb
 from libs.common.personal.datamap import data_map
 from libs.common.personal.vocabulary import Category, Retention
-from services.privacy import letters
+from services.privacy import key_tasks, letters
 from services.privacy.policies import Policy
 from services.privacy.service import deciding
 from tests.common.personal import shop
@@ -276,10 +276,8 @@ async def test_an_approval_is_carried_out_and_sent_again_is_the_same(platform: P
     await platform.ask_keyring()
     await platform.answer_all(request_id, Verb.VERIFY_ERASED)
     assert await platform.state(person, request_id) == "completed"
-    assert [template for template, *_ in await mails(platform, person)] == [
-        "request-approved",
-        "erasure-done",
-    ]
+    told = {template for template, *_ in await mails(platform, person)}
+    assert told == {"request-approved", "erasure-done"}
 
 
 async def test_whoever_was_not_asked_any_more_is_not_asked_again(platform: Platform) -> None:
@@ -571,11 +569,9 @@ async def test_a_restriction_is_lifted_some_days_after_its_person_was_told(platf
     path = f"{platform.path}/requests/{request_id}/lifting"
     early = await platform.client.post(path, headers=platform.officer())
     assert (early.status_code, early.json()["type"]) == (409, "/problems/not-restricted")
-    async with platform.database.session(platform.store_id) as session:
-        await session.execute(
-            text("UPDATE request SET state = 'completed', completed_at = now() WHERE id = :id"),
-            {"id": request_id},
-        )
+    await platform.ask_keyring()
+    await platform.answer_all(request_id, Verb.RESTRICT, Outcome.DONE)
+    assert await platform.state(person, request_id) == "completed"
     now = datetime.now(UTC)
     response = await platform.client.post(path, headers=platform.officer())
     assert response.status_code == 201, response.text
@@ -599,6 +595,14 @@ async def test_a_restriction_is_lifted_some_days_after_its_person_was_told(platf
     assert [template for template, _ in told].count("lifting-announced") == 1
     again = await platform.client.post(path, headers=platform.officer())
     assert (again.status_code, again.json()["id"]) == (200, str(lifting))
+    for after, state in ((timedelta(seconds=-1), "waiting"), (timedelta(seconds=1), "done")):
+        with platform.at(begins_at + after) as work:
+            await key_tasks.ask_keyring(work)
+        parts = (await platform.seen(lifting))[0]["parts"]
+        assert [one["state"] for one in parts if one["participant"] == "keyring"] == [state]
+    await platform.answer_all(lifting, Verb.LIFT_RESTRICTION, Outcome.DONE)
+    told = [(template, body) for template, _, body in await mails(platform, person)]
+    assert {"restriction-done", "lifting-announced", "restriction-lifting-done"} <= {one for one, _ in told}
 
 
 # --- The platform ------------------------------------------------------------------------------------------
