@@ -92,14 +92,16 @@ class Life(RuleBasedStateMachine):
     def today(self) -> date:
         return self.now.astimezone(PARIS).date()
 
-    @initialize(start=st.datetimes(datetime(2027, 1, 1), datetime(2029, 1, 1)))
-    def opened(self, start: datetime) -> None:
+    @initialize(start=st.datetimes(datetime(2027, 1, 1), datetime(2029, 1, 1)), verified=st.booleans())
+    def opened(self, start: datetime, verified: bool) -> None:
         self.now = start.replace(tzinfo=UTC)
         self.law = Law()
         self.platform.app.dependency_overrides[means.now] = lambda: self.now
         self.person = self.run(self.platform.person())
         self.request_id = self.run(self.platform.opened(self.person, "erasure"))
         self.token = self.run(self._token())
+        if verified:
+            self.proved(Proof.DOCUMENT)
 
     async def _token(self) -> str:
         async with self.platform.database.session(self.platform.store_id) as session:
@@ -147,7 +149,16 @@ class Life(RuleBasedStateMachine):
         if self.run(self.platform.tasks(self.request_id, Verb.PREVIEW)):
             self.run(self.platform.answer_all(self.request_id, Verb.PREVIEW))
 
-    @rule()
+    @rule(how=st.sampled_from(["approve", "refuse", "refuse-wrongly", "cancel"]))
+    def ended(self, how: str) -> None:
+        match how:
+            case "approve":
+                self.approved()
+            case "cancel":
+                self.cancelled()
+            case _:
+                self.refused(fits=how == "refuse")
+
     def approved(self) -> None:
         if self.law.state != "deciding":
             assert self.desk("decision", {"approve": True}) == (409, "not-decidable")
@@ -156,7 +167,6 @@ class Life(RuleBasedStateMachine):
         self.law.state = "running"
         self._go_on()
 
-    @rule(fits=st.booleans())
     def refused(self, fits: bool) -> None:
         body = {"refuse": "excessive" if fits else "data-is-accurate", "explanation": "Because."}
         if self.law.state not in {"verifying", "deciding"}:
@@ -206,7 +216,6 @@ class Life(RuleBasedStateMachine):
             self.law.waited += (self.today - self.law.stopped_on).days
             self.law.answered_on, self.law.stopped_on = self.today, None
 
-    @rule()
     def cancelled(self) -> None:
         allowed = self.law.state in {"verifying", "deciding"}
         assert self.run(self._cancel()) is allowed
@@ -248,7 +257,7 @@ async def test_a_request_lives_as_the_law_says(platform: Platform) -> None:
     Life.platform, Life.loop = platform, asyncio.get_running_loop()
     bounds = settings(
         max_examples=15,
-        stateful_step_count=15,
+        stateful_step_count=20,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
