@@ -46,6 +46,7 @@ class NoteText(
     purposes=[Purpose.RIGHTS_OF_THE_PERSON],
     legal_basis=LegalBasis.LEGAL_OBLIGATION,
     recipients=["mail provider"],
+    source=Source.OBSERVED,
 ):
     """What was written about a request: notes, questions to its person and their answers, reasons, what was seen."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from libs.common.personal.vocabulary import Category, Purpose, Retention
+from libs.common.personal.vocabulary import Category, Purpose, Retention, Source
 from services.privacy.domain.decisions import Extension, Ground
 from services.privacy.domain.rights import RightName
 
@@ -181,6 +181,17 @@ PURPOSES: Words = {
     Purpose.SECURITY: {"en": "security", "fr": "la sécurité"},
     Purpose.ACCOUNTING: {"en": "accounting", "fr": "la comptabilité"},
     Purpose.RIGHTS_OF_THE_PERSON: {"en": "your rights", "fr": "vos droits"},
+}
+SOURCES: Words = {
+    Source.PERSON: {"en": "You gave it to this store.", "fr": "Vous l’avez donnée à cette boutique."},
+    Source.OBSERVED: {
+        "en": "It was noted when you used this store.",
+        "fr": "Elle a été notée quand vous avez utilisé cette boutique.",
+    },
+    Source.DERIVED: {
+        "en": "It was computed from other data of yours.",
+        "fr": "Elle a été calculée à partir d’autres données vous concernant.",
+    },
 }
 RECIPIENTS: Words = {
     "carrier": {"en": "the carrier", "fr": "le transporteur"},

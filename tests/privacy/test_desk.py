@@ -1,5 +1,6 @@
 """The privacy desk: who may do what, what becomes of it, what the person is told, and what nobody sees."""
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -385,8 +386,9 @@ async def test_no_time_is_taken_after_the_last_day_or_before_the_first(platform:
 
 
 async def test_a_question_stops_the_clock_until_it_is_answered_by_the_link(
-    platform: Platform, privacy_environment: Mapping[str, str]
+    platform: Platform, privacy_environment: Mapping[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     await french(platform)
     asked, answered = f"canary-{uuid4().hex}?", f"canary-{uuid4().hex}!"
     with platform.at(MONDAY):
@@ -431,6 +433,11 @@ async def test_a_question_stops_the_clock_until_it_is_answered_by_the_link(
     assert notes.json()["items"][2]["author"] is None
     for word in (asked, answered):
         assert await places_of(word, privacy_environment) == []
+        assert [
+            vars(one)
+            for one in caplog.records
+            if one.name.startswith(("services", "libs")) and word in str(vars(one))
+        ] == []
 
 
 async def test_a_decision_starts_a_stopped_clock_again(platform: Platform) -> None:

@@ -37,6 +37,7 @@ from services.privacy.words import (
     PURPOSES,
     RECIPIENTS,
     RIGHTS,
+    SOURCES,
 )
 from services.privacy.words import KEPT as KEPT_WORDS
 from tests.privacy.conftest import Person, Platform
@@ -306,7 +307,17 @@ def test_every_word_that_is_said_is_known_in_both_languages() -> None:
         (RIGHTS, RightName), (GROUNDS, Ground), (EXTENSIONS, Extension),
     ):  # fmt: skip
         assert {*words} == {*known}
-    for words in (RIGHTS, GROUNDS, EXTENSIONS, OBLIGATIONS, KEPT_WORDS, CATEGORIES, PURPOSES, RECIPIENTS):
+    for words in (
+        RIGHTS,
+        GROUNDS,
+        EXTENSIONS,
+        OBLIGATIONS,
+        KEPT_WORDS,
+        CATEGORIES,
+        PURPOSES,
+        RECIPIENTS,
+        SOURCES,
+    ):
         assert all(meant.keys() == {"en", "fr"} and all(meant.values()) for meant in words.values())
     for right, law in product(Right, Law):
         for ground in grounds_for(right, law):

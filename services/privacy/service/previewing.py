@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.auth import Caller
 from libs.common.errors import NotFound
 from libs.common.events.privacy import Verb
+from libs.common.personal.vocabulary import Source
 from services.privacy.authorities import supervisor_of
 from services.privacy.desk_schemas import (
     Explanation,
@@ -25,7 +26,7 @@ from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState
 from services.privacy.models import Participant, Request, Task
 from services.privacy.policies import policy_of
-from services.privacy.words import obligation
+from services.privacy.words import SOURCES, obligation, said
 
 Entry = Mapping[str, Any]
 _BECOMES: Mapping[Right, str] = {
@@ -39,10 +40,6 @@ _BECOMES: Mapping[Right, str] = {
     Right.EXPLANATION: "kept",
 }
 _ERASED = {"delete": "deleted", "clear": "emptied", "keep": "kept"}
-SOURCES: Mapping[Language, str] = {
-    "en": "You gave it, or it came about when you used this store.",
-    "fr": "Vous l’avez donnée, ou elle est née de votre usage de cette boutique.",
-}
 
 
 async def _asked(
@@ -201,6 +198,6 @@ def _processing(service: str, entry: Entry, count: int, language: Language) -> P
             "period": entry["retention"]["period"],
             "law": entry["retention"]["law"],
             "recipients": entry["recipients"],
-            "source": entry.get("source", SOURCES[language]),
+            "source": said(SOURCES, entry.get("source", Source.PERSON), language),
         }
     )

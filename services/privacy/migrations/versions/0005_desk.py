@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from libs.common.migrations import isolate_stores
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 
 _TIME = sa.DateTime(timezone=True)
 
