@@ -144,6 +144,8 @@ class Request(Base):
     watch_at: Mapped[datetime | None]
     escalated_at: Mapped[datetime | None]
     """From then on the platform may answer for the store."""
+    retired: Mapped[list[str] | None] = mapped_column(JSONB, info=impersonal("ids of keys"))
+    """Of an erasure that is not of everything: the keys that go once nothing lies under them any more."""
     begins_at: Mapped[datetime | None]
     """A restriction is lifted no sooner: the person is told before."""
 

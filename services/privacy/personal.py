@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import ExportedRecords, Proposal
-from libs.common.personal.holdings import Holding, OnErase, Person
+from libs.common.personal.holdings import Holding, OnErase, OnRectify, Person
 from services.privacy.kinds import ArchivePiece, DeskAddress, NoteText, RequestContact
 from services.privacy.models import (
     Archive,
@@ -60,15 +60,18 @@ HOLDINGS: Sequence[Holding] = (
             "decision", "ground", "completed_at",
         ),
         # With the address goes the link that was sent to it.
-        clears=("status_hash",),
+        clears=("status_hash",), on_rectify=OnRectify.KEEP,
         before_erase=end_other_requests,
     ),
-    Holding(table=Request, box="proposal", kind=Proposal, bucket="id", on_erase=OnErase.CLEAR),
+    Holding(
+        table=Request, box="proposal", kind=Proposal, bucket="id", on_erase=OnErase.CLEAR,
+        on_rectify=OnRectify.KEEP,
+    ),
     Holding(
         table=RequestNote, box="box", kind=NoteText, bucket="request_id", on_erase=OnErase.DELETE,
-        describe=("request_id", "about", "at"),
+        describe=("request_id", "about", "at"), on_rectify=OnRectify.KEEP,
     ),
-    Holding(table=PrivacyDesk, box="box", kind=DeskAddress, on_erase=OnErase.DELETE),
+    Holding(table=PrivacyDesk, box="box", kind=DeskAddress, on_erase=OnErase.DELETE, on_rectify=OnRectify.KEEP),
     Holding(
         table=ExportChunk, box="box", kind=ExportedRecords, bucket="request_id", on_erase=OnErase.DELETE,
         exported=False,

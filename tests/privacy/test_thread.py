@@ -13,14 +13,17 @@ from sqlalchemy import func, select, text
 from deploy.local.migrate import migrate
 from deploy.local.waiting import until
 from libs.common.broker.postgres import EmbeddedBroker
-from libs.common.events.privacy import Verb
+from libs.common.events.privacy import ParticipantAnnounced, Verb
 from libs.common.mail import SENDING
-from libs.common.personal.errors import SubjectErased
+from libs.common.personal.datamap import data_map
+from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.participant import Participant
 from libs.common.personal.tombstones import guard
+from libs.common.personal.vocabulary import Category, Purpose
 from libs.common.worker import Work, Worker
 from services.privacy import consumer
-from tests.common.personal.shop import Invoice, Purchase, ShopContact, ShopInvoice
+from tests.common.personal import shop
+from tests.common.personal.shop import SHOP, Invoice, Purchase, ShopContact, ShopInvoice
 from tests.privacy.conftest import Person, Platform
 
 ENDS_WITHIN = 20
@@ -206,3 +209,90 @@ async def test_erasures_of_many_people_do_not_wait_for_each_other(running: Runni
             select(func.count()).select_from(Purchase).where(Purchase.contact.is_not(None))
         )
         assert readable == 0
+
+
+# --- A part ----------------------------------------------------------------------------------------------
+
+
+async def skip_the_pause(running: Running, request_id: UUID) -> None:
+    """As if the minutes were over in which opened keys are forgotten."""
+
+    async def checking() -> bool:
+        async with running.platform.database.session(running.platform.store_id) as session:
+            changed = await session.execute(
+                text("""
+                    UPDATE task SET next_issue_at = now() WHERE request_id = :id AND verb = 'verify-erased'
+                        AND participant <> 'keyring' AND next_issue_at > now() + interval '2 minutes' RETURNING 1
+                """),
+                {"id": request_id},
+            )
+            return len(changed.all()) > 0
+
+    await until(checking, ENDS_WITHIN, "the check of the part did not begin")
+
+
+async def test_what_is_used_for_one_purpose_goes_and_the_rest_opens_as_before(running: Running) -> None:
+    platform = running.platform
+    await platform.deliver(
+        ParticipantAnnounced(
+            participant=SHOP,
+            public_key=platform.shop_key.as_dict(private=False),
+            data_map=data_map(SHOP, shop.HOLDINGS, ()),
+        )
+    )
+    person = await platform.person()
+    await running.purchase(person)
+    await running.invoice(person)
+    async with running.shop.database.session(platform.store_id) as session:
+        before = await session.scalar(select(Purchase.contact))
+    assert before is not None
+    async with running.shop_worker():
+        asked = await platform.ask(person, "erasure", purpose=Purpose.FULFIL_ORDER)
+        request_id = UUID(asked.json()["id"])
+        await skip_the_pause(running, request_id)
+        detail = await running.ended(person, request_id)
+        # The person lives on: what is sealed next has a key of its own.
+        await running.purchase(person)
+    parts = {(part["participant"], part["task"]): part for part in detail["parts"]}
+    assert parts["test-shop", "erase"]["counts"] == {"purchase": 1}
+    assert parts["keyring", "verify-erased"]["counts"] == {"keys": 1}
+    where = {"store_id": platform.store_id, "subject_id": person.subject_id}
+    with pytest.raises(KeyDestroyed):
+        await running.shop.vault.open(before, **where, purpose=Purpose.FULFIL_ORDER)
+    async with running.shop.database.session(platform.store_id) as session:
+        invoice = await session.scalar(select(Invoice.contact))
+        contacts = (
+            await session.scalars(select(Purchase.contact).order_by(Purchase.contact.is_(None)))
+        ).all()
+    assert invoice is not None and [one is None for one in contacts] == [False, True]
+    opened = await running.shop.vault.open(invoice, **where, purpose=Purpose.ACCOUNTING)
+    assert opened.name == "Canary"
+
+
+async def test_a_restriction_is_kept_by_the_erasure_of_a_part(running: Running) -> None:
+    platform = running.platform
+    await platform.deliver(
+        ParticipantAnnounced(
+            participant=SHOP,
+            public_key=platform.shop_key.as_dict(private=False),
+            data_map=data_map(SHOP, shop.HOLDINGS, ()),
+        )
+    )
+    person = await platform.person()
+    await running.purchase(person)
+    async with running.shop_worker():
+        restricted = await platform.ask(person, "restriction")
+        await running.ended(person, UUID(restricted.json()["id"]))
+        asked = await platform.ask(person, "erasure", category=Category.PASSWORD)
+        await skip_the_pause(running, UUID(asked.json()["id"]))
+        await running.ended(person, UUID(asked.json()["id"]))
+        async with running.shop.database.session(platform.store_id) as session:
+            contact = await session.scalar(select(Purchase.contact))
+        assert contact is not None
+        where = {"store_id": platform.store_id, "subject_id": person.subject_id}
+        with pytest.raises(KeyRestricted):
+            await running.shop.vault.open(contact, **where, purpose=Purpose.FULFIL_ORDER)
+        lifted = await platform.ask(person, "restriction-lifting")
+        await running.ended(person, UUID(lifted.json()["id"]))
+    opened = await running.shop.vault.open(contact, **where, purpose=Purpose.FULFIL_ORDER)
+    assert (opened.name, opened.password_hash) == ("Canary", "never-shown")

@@ -81,6 +81,9 @@ def after(right: Right, state: State, tasks: Collection[TaskState]) -> State:
     return State.COMPLETED
 
 
+PART_PAUSE = timedelta(minutes=3)
+"""Between the erasure of a part and its check: opened keys are forgotten by then, and what was sent has arrived."""
+
 FIRST_PAUSE = timedelta(seconds=2)
 LONGEST_PAUSE = timedelta(minutes=10)
 """Between two issues of a task that is not answered: the pause doubles from the one to the other."""

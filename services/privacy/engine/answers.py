@@ -18,8 +18,8 @@ from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState, 
 from services.privacy.engine import decisions
 from services.privacy.engine.archives import assemble, is_export
 from services.privacy.engine.chunks import incomplete
-from services.privacy.engine.phases import PAUSES, ask_anew, begin, follow_keyring, turn
-from services.privacy.engine.tasks import COLUMNS, Answer, is_led, traces_of, verb_of
+from services.privacy.engine.phases import PAUSES, ask_anew, begin, follow_keyring, let_forget, let_go, turn
+from services.privacy.engine.tasks import COLUMNS, Answer, is_led, is_part, traces_of, verb_of
 
 _LOCK = text(f"""
     SELECT {COLUMNS} FROM request
@@ -39,7 +39,8 @@ _ANSWERED = text("""
 # A preview that found obligations, or values that no model takes, is for somebody to look at.
 _PARTS = text("""
     SELECT request_id, array_agg(DISTINCT state) AS states, coalesce(bool_or(
-        answer -> 'obligations' <> '[]'::jsonb OR answer -> 'refused' <> '[]'::jsonb), false) AS unclear
+        answer -> 'obligations' <> '[]'::jsonb OR answer -> 'refused' <> '[]'::jsonb), false) AS unclear,
+        bool_and(participant = 'keyring' OR state IN ('done', 'nothing-held', 'retained')) AS but_keyring
     FROM task
     WHERE request_id = ANY(CAST(:requests AS uuid[]))
         AND (request_id, verb) IN (SELECT * FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[])))
@@ -73,6 +74,8 @@ async def _record(
     taken = await _take(session, store_id, [_refused(one) if one in lacking else one for one in wanted])
     if led := [requests[id_] for id_, who, _ in taken if who == KEYRING and _is_led(requests[id_])]:
         await follow_keyring(session, store_id, led)
+    if gone := [requests[id_] for id_, who, verb in taken if who == KEYRING and verb is Verb.VERIFY_ERASED]:
+        await let_forget(session, store_id, [one for one in gone if is_part(one)])
     if anew := {one.request_id for one in lacking}:
         await ask_anew(session, store_id, [requests[id_] for id_ in sorted(anew)])
     return {id_: requests[id_] for id_, *_ in taken if id_ not in anew}
@@ -137,6 +140,7 @@ async def _move_on(
         return
     verbs = [verb_of(Right(one.claim), State(one.state)) for one in requests.values()]
     turned: dict[State, list[Row[Any]]] = defaultdict(list)
+    cleaned: list[Row[Any]] = []
     for part in await session.execute(_PARTS, {"requests": list(requests), "verbs": verbs}):
         request = requests[part.request_id]
         state, states = State(request.state), {TaskState(one) for one in part.states}
@@ -144,8 +148,12 @@ async def _move_on(
             turned[following].append(request)
         elif state is State.VERIFYING and states <= TERMINAL:
             await decisions.recognised(session, request, TaskState.DONE in states, now=now, expected=expected)
+        elif state is State.CHECKING and part.but_keyring and is_part(request):
+            cleaned.append(request)
         elif state is State.DECIDING and states <= TERMINAL:
             await decisions.previewed(session, request, clear=not part.unclear, now=now, expected=expected)
+    if cleaned:
+        await let_go(session, store_id, cleaned)
     if checked := turned[State.CHECKING]:
         await turn(session, store_id, checked, State.CHECKING)
         await begin(session, store_id, checked, State.CHECKING, expected=())

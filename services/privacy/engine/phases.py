@@ -19,8 +19,8 @@ from libs.common.events import Event
 from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
 from services.privacy.domain.rights import Right
-from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, State
-from services.privacy.engine.tasks import RUNS, SOURCE, ids_of, is_led, task, verb_of
+from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
+from services.privacy.engine.tasks import COLUMNS, RUNS, SOURCE, ids_of, is_led, is_part, task, verb_of
 from services.privacy.models import Request
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,16 @@ _EXPECT_CHECKS = text("""
 """)
 
 
+# What was opened before must be forgotten, and what was under way have arrived, before anybody looks; the keyring,
+# which lets the old keys go, comes last.
+_EXPECT_CHECKS_OF_PARTS = text("""
+    INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
+    SELECT request_id, participant, 'verify-erased', store_id,
+        CASE WHEN participant <> 'keyring' THEN now() + make_interval(secs => :part) END
+    FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
+""")
+
+
 async def begin(
     session: AsyncSession,
     store_id: UUID,
@@ -76,7 +86,9 @@ async def begin(
         by_right[Right(request.claim)].append(request)
     for right, of_right in by_right.items():
         verb = verb_of(right, state)
-        if verb is not None:
+        if verb is Verb.VERIFY_ERASED:
+            await _begin_checks(session, store_id, of_right)
+        elif verb is not None:
             await _begin(session, store_id, of_right, verb, led=is_led(right, state), expected=expected)
 
 
@@ -90,18 +102,37 @@ async def _begin(
     expected: Iterable[str],
 ) -> None:
     values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
-    if verb is Verb.VERIFY_ERASED:
-        await session.execute(_EXPECT_CHECKS, values)
-        ring_after_commit(session, KEYRING_TASKS)
-    else:
-        everybody = [*expected, KEYRING] if led else list(expected)
-        await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
+    everybody = [*expected, KEYRING] if led else list(expected)
+    await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
     if led:
         ring_after_commit(session, KEYRING_TASKS)
     else:
         await publish_all(session, [task(one, verb) for one in requests], store_id=store_id, source=SOURCE)
 
 
+async def _begin_checks(
+    session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any] | Request]
+) -> None:
+    whole = [one for one in requests if not is_part(one)]
+    parts = [one for one in requests if is_part(one)]
+    if parts:
+        later = {"ids": ids_of(parts), "store_id": store_id, "part": PART_PAUSE.total_seconds()}
+        await session.execute(_EXPECT_CHECKS_OF_PARTS, later)
+    if whole:
+        await session.execute(_EXPECT_CHECKS, {"ids": ids_of(whole), "store_id": store_id, **PAUSES})
+        ring_after_commit(session, KEYRING_TASKS)
+        checks = [task(one, Verb.VERIFY_ERASED) for one in whole]
+        await publish_all(session, checks, store_id=store_id, source=SOURCE)
+
+
+_NOTE_RETIRED = text(f"""
+    UPDATE request SET retired = (
+        SELECT answer -> 'retired' FROM task
+        WHERE task.request_id = request.id AND participant = 'keyring' AND verb = 'erase'
+    )
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+    RETURNING {COLUMNS}
+""")  # noqa: S608 - a constant of this package
 _FIRST_ISSUED = text("""
     UPDATE task SET next_issue_at = now() + make_interval(secs => :first)
     WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = ANY(CAST(:verbs AS text[])) AND participant <> 'keyring'
@@ -111,17 +142,39 @@ _FIRST_ISSUED = text("""
 
 async def follow_keyring(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
     """The keyring has done its part: everybody forgets the keys in memory, then does theirs."""
+    if parts := [one for one in requests if is_part(one)]:
+        noted = await session.execute(_NOTE_RETIRED, {"ids": ids_of(parts), "store_id": store_id})
+        requests = [*(one for one in requests if not is_part(one)), *noted]
     verbs = [RUNS[Right(one.claim)] for one in requests]
     values = {"ids": ids_of(requests), "verbs": sorted(set(verbs)), "store_id": store_id, **PAUSES}
     await session.execute(_FIRST_ISSUED, values)
     events: list[Event] = [
-        (KeysDestroyed if verb is Verb.ERASE else KeysChanged)(
+        (KeysDestroyed if verb is Verb.ERASE and not is_part(one) else KeysChanged)(
             subject_id=one.subject_id, generation=one.generation
         )
         for one, verb in zip(requests, verbs, strict=True)
     ]
     events += [task(one, verb) for one, verb in zip(requests, verbs, strict=True)]
     await publish_all(session, events, store_id=store_id, source=SOURCE)
+
+
+_LET_GO = text("""
+    UPDATE task SET next_issue_at = now()
+    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'verify-erased' AND participant = 'keyring'
+        AND store_id = :store_id AND state = 'waiting' AND next_issue_at IS NULL
+""")
+
+
+async def let_go(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """Nothing lies under the old keys any more: it is the keyring's turn."""
+    await session.execute(_LET_GO, {"ids": ids_of(requests), "store_id": store_id})
+    ring_after_commit(session, KEYRING_TASKS)
+
+
+async def let_forget(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """The old keys are gone: nobody goes on with what is in memory."""
+    gone = [KeysDestroyed(subject_id=one.subject_id, generation=one.generation) for one in requests]
+    await publish_all(session, gone, store_id=store_id, source=SOURCE)
 
 
 # --- Turning ---------------------------------------------------------------------------------------------

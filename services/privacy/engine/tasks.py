@@ -18,7 +18,7 @@ SOURCE = "privacy"
 COLUMNS = (
     "id, store_id, subject_id, generation, claim, law, purpose, category, proposal, order_number, proofs, state, round,"
     " opened_at, traceparent, received_at, verified_at, acknowledged_at, extended_at, stops, watch, watch_at,"
-    " escalated_at, due_on, overdue_at, extension, begins_at, version"
+    " escalated_at, due_on, overdue_at, extension, begins_at, version, retired"
 )
 """Of a request, as the engine reads it."""
 
@@ -56,6 +56,11 @@ def is_led(right: Right, state: State) -> bool:
     return state is State.RUNNING and right in KEYRING_LEADS
 
 
+def is_part(request: Any) -> bool:
+    """Whether an erasure is of one purpose or category only."""
+    return request.claim == Right.ERASURE and (request.purpose or request.category) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came in for one task; `content` is kept whole, with its signature."""
@@ -82,6 +87,7 @@ def task(
         participants=list(participants),
         purpose=Purpose(request.purpose) if request.purpose else None,
         category=Category(request.category) if request.category else None,
+        retired=[UUID(key_id) for key_id in request.retired or ()],
         portable=request.claim == Right.PORTABILITY,
         order_number=request.order_number if verb is Verb.RECOGNISE else None,
         proposal=Sealed(Proposal, request.proposal)
