@@ -8,6 +8,7 @@ from libs.common.inbox import Handlers
 from libs.common.mail import SENDING
 from libs.common.personal.participant import Participant
 from libs.common.personal.restrictions import is_restricted
+from libs.common.throttle import FORGET
 from libs.common.worker import Duty, Work
 from services.identity.keys import forget_retired
 from services.identity.parts import now
@@ -17,7 +18,7 @@ from services.identity.settings import Settings
 PARTICIPANT = Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
 
 _EXPIRED = (
-    text("DELETE FROM attempts WHERE expires_at < :now"),
+    FORGET,
     # Nothing of a person is deleted by a timer while it is on hold (GDPR, Art. 18(2)).
     text(f"DELETE FROM sign_up WHERE expires_at < :now AND NOT {is_restricted('sign_up')}"),  # noqa: S608
     text(f"DELETE FROM account_session WHERE expires_at < :now AND NOT {is_restricted('account_session')}"),  # noqa: S608

@@ -6,15 +6,14 @@ Problem
 ├── LinkNotValid 404         unknown, expired or replaced by a newer mail
 ├── AlreadyRotated 409       the other of two racing refreshes has the new token
 ├── SlugTaken 409
-├── WeakPassword 422
-└── TooManyAttempts 429      for a while, never for good
+└── WeakPassword 422
 """
 
 import unicodedata
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from libs.common.errors import Conflict, NotFound, TooManyRequests, Unauthenticated, Unprocessable
+from libs.common.errors import Conflict, NotFound, Unauthenticated, Unprocessable
 
 # --- Passwords -------------------------------------------------------------------------------------------
 
@@ -77,13 +76,6 @@ class SignInRefused(Unauthenticated):
 
     slug = "sign-in-refused"
     title = "The e-mail address or the password is wrong, or the account is not confirmed"
-
-
-class TooManyAttempts(TooManyRequests):
-    """429: the same for known and unknown people."""
-
-    slug = "too-many-attempts"
-    title = "Too many attempts; try again later"
 
 
 # --- Sessions --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from libs.common import db
 from libs.common.db import impersonal
 from libs.common.personal.data import Sealed, SealedColumn
+from libs.common.throttle import Counting
 from services.identity.kinds import Credentials, Profile
 
 
@@ -117,18 +118,8 @@ class Membership(Base):
     role: Mapped[str] = mapped_column(info=impersonal("a role of staff"))
 
 
-class Attempts(Base):
-    """A counter of one window, by the keyed hash of an e-mail or of a client's address; it expires by itself."""
-
-    __tablename__ = "attempts"
-    __table_args__ = (Index("ix_attempts_expires_at", "expires_at"),)
-
-    store_id: Mapped[UUID] = mapped_column(primary_key=True)
-    key_hash: Mapped[bytes] = mapped_column(
-        primary_key=True, info=impersonal("keyed hash, deleted after its window")
-    )
-    count: Mapped[int]
-    expires_at: Mapped[datetime]
+class Attempts(Counting, Base):
+    """Sign-ups and sign-ins, by the keyed hash of an e-mail or of a client's address."""
 
 
 class SigningKey(Base):

@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text
 
+from libs.common import pace
 from libs.common.auth import PLATFORM_STORE
 from libs.common.mail import render
 from libs.common.outbox import OutboxRow
-from services.identity import pace
 from services.identity.models import Account, SignUp
 from tests.identity.conftest import PASSWORD, MakeWorld, World, an_email
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.errors import Unavailable
+from libs.common.throttle import network
 from services.identity.domain import (
     RACE_LASTS,
     SESSION_LASTS,
@@ -19,7 +20,6 @@ from services.identity.domain import (
     normal_password,
 )
 from services.identity.passwords import Passwords, common_passwords
-from services.identity.throttle import network
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -13,27 +13,26 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common import mail
+from libs.common import mail, throttle
 from libs.common.auth import Caller
 from libs.common.errors import NotFound, Problem
 from libs.common.events.identity import AccountConfirmed
 from libs.common.http import require_match
 from libs.common.mail import Letter
 from libs.common.outbox import publish
+from libs.common.pace import until_step
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
 from libs.common.personal.vocabulary import Purpose
-from services.identity import throttle
+from libs.common.throttle import Bound
 from services.identity.domain import SIGN_UP_LASTS, LinkNotValid, check_password, normal_password
 from services.identity.kinds import Credentials, Profile
 from services.identity.models import Account, SignUp, Store
-from services.identity.pace import until_step
 from services.identity.parts import Parts
 from services.identity.passwords import common_passwords
 from services.identity.service.stores import store_of
-from services.identity.throttle import Bound
 
 _HOUR = timedelta(hours=1)
 

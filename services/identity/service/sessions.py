@@ -11,14 +11,16 @@ from uuid import UUID, uuid4
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common import throttle
 from libs.common.auth import AUDIENCE, Caller, Role
 from libs.common.db import switch_store
 from libs.common.errors import NotFound
+from libs.common.pace import paced
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vocabulary import Purpose
-from services.identity import throttle
+from libs.common.throttle import Bound
 from services.identity.domain import (
     ACCESS_TOKEN_LASTS,
     SESSION_LASTS,
@@ -31,10 +33,8 @@ from services.identity.domain import (
 )
 from services.identity.kinds import Credentials
 from services.identity.models import Account, AccountSession, Membership
-from services.identity.pace import paced
 from services.identity.parts import Parts
 from services.identity.service.stores import store_of
-from services.identity.throttle import Bound
 
 _WINDOW = timedelta(minutes=15)
 _FAMILY_BYTES = 16

@@ -1,6 +1,6 @@
 """How often something may be tried: counted per e-mail and per client address, in windows that end by themselves.
 
-Nobody is locked out for good, and a counter knows people by keyed hashes only.
+Nobody is locked out for good, and a counter knows people by keyed hashes only. A service that counts has the table.
 """
 
 import ipaddress
@@ -9,11 +9,38 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, bindparam, text
+from sqlalchemy import Index, LargeBinary, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
 
-from libs.common.db import Database
-from services.identity.domain import TooManyAttempts
+from libs.common.db import Database, impersonal
+from libs.common.errors import TooManyRequests
+
+
+class TooManyAttempts(TooManyRequests):
+    """429: the same for known and unknown people."""
+
+    slug = "too-many-attempts"
+    title = "Too many attempts; try again later"
+
+
+class Counting:
+    """The columns of the table `attempts` of a service: a counter of one window, which expires by itself."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_expires_at", "expires_at"),)
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key_hash: Mapped[bytes] = mapped_column(
+        primary_key=True, info=impersonal("keyed hash, deleted after its window")
+    )
+    count: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+FORGET = text("DELETE FROM attempts WHERE expires_at < :now")
+"""For a duty: counters whose window is over."""
+
 
 # One window a key: it opens with the first attempt, and the attempts of a full one do not prolong it.
 _COUNT = text("""
