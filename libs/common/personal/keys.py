@@ -120,6 +120,17 @@ class Retirement:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucketful:
+    """Of a person's generation, what lies under one bucket of a retention: a request's boxes, or a document."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    retention: Retention
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
 class LiveKey:
     """A key that still opens, without its material; one that is retired seals no more."""
 
@@ -212,6 +223,14 @@ class KeyringClient:
         for some in _batches(key_ids):
             answer = await self._call("keys/destroy-retired", {"key_ids": some})
             destroyed += [item["destroyed"] for item in answer["items"]]
+        return destroyed
+
+    async def destroy_buckets(self, buckets: Sequence[Bucketful]) -> list[list[UUID]]:
+        """Destroy what ends alone for good; the keys of each that this call destroyed. For the privacy service."""
+        destroyed: list[list[UUID]] = []
+        for some in _batches(buckets):
+            answer = await self._call("keys/destroy-buckets", {"items": some})
+            destroyed += [[UUID(key_id) for key_id in item["destroyed"]] for item in answer["items"]]
         return destroyed
 
     async def _change(self, path: str, items: Sequence[Life] | Sequence[Objection]) -> list[int]:

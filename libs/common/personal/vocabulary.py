@@ -102,6 +102,13 @@ class Bucket(StrEnum):
     """One key a year, named `2026`."""
     REQUEST = "request"
     """One key a privacy request, named by the request's id."""
+    DOCUMENT = "document"
+    """One key a document, named by the document's id: it is destroyed alone."""
+
+    @property
+    def ends_alone(self) -> bool:
+        """Whether a bucket is destroyed by itself, once what it belongs to is over."""
+        return self in {Bucket.REQUEST, Bucket.DOCUMENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class Period:
                 valid = bucket == ""
             case Bucket.YEAR:
                 valid = re.fullmatch(r"[12][0-9]{3}", bucket) is not None
-            case Bucket.REQUEST:
+            case Bucket.REQUEST | Bucket.DOCUMENT:
                 valid = _is_canonical_uuid(bucket)
         if not valid:
             raise ValueError(f"a bucket of “{self.name}” is named by {self.divided_by}")
@@ -155,6 +162,7 @@ class Retention(StrEnum):
     CORRESPONDENCE = "correspondence"
     EXPORT = "export"
     REQUEST = "request"
+    VERIFICATION = "verification"
 
     @property
     def period(self) -> Period:
@@ -180,5 +188,10 @@ _PERIODS = {
         "Until the request is answered and can no longer be disputed",
         "GDPR, Art. 5(2) and 12(3)",
         divided_by=Bucket.REQUEST,
+    ),
+    Retention.VERIFICATION: Period(
+        "Until somebody has looked at it, 30 days at most",
+        "GDPR, Art. 5(1)(e) and 12(6)",
+        divided_by=Bucket.DOCUMENT,
     ),
 }

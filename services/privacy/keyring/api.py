@@ -8,7 +8,9 @@ from services.privacy.keyring.callers import CallingService
 from services.privacy.keyring.domain import Grant, check_govern, check_mint, granted
 from services.privacy.keyring.schemas import (
     Answer,
+    BucketsAsked,
     Changed,
+    DestroyedBucket,
     DestroyedKey,
     Erased,
     ErasuresAsked,
@@ -123,6 +125,18 @@ async def destroy_retired(
     state = request.app.state
     items = await service.destroy_retired(state.database, state.destructions, key_ids=asked.key_ids)
     return Answer(items=items)
+
+
+@router.post("/keys/destroy-buckets")
+async def destroy_buckets(
+    request: Request, caller: CallingService, asked: BucketsAsked
+) -> Answer[DestroyedBucket]:
+    """Destroy the keys of buckets that end alone: of a request that nobody verified, of a document that was seen."""
+    check_govern(_grant(request, caller))
+    state = request.app.state
+    return Answer(
+        items=await service.destroy_buckets(state.database, state.destructions, buckets=asked.items)
+    )
 
 
 @router.post("/keys/status")

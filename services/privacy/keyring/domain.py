@@ -71,11 +71,14 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
             },
         ),
         "privacy": Grant(
-            mint=frozenset({Retention.REQUEST, Retention.EXPORT, Retention.CORRESPONDENCE}),
+            mint=frozenset(
+                {Retention.REQUEST, Retention.EXPORT, Retention.CORRESPONDENCE, Retention.VERIFICATION}
+            ),
             open=_own(
                 Retention.REQUEST,
                 Retention.EXPORT,
                 Retention.CORRESPONDENCE,
+                Retention.VERIFICATION,
                 purposes=(Purpose.SERVICE_MAIL,),
             ),
             govern=True,
@@ -89,7 +92,7 @@ OPENS_DESPITE_RESTRICTION = frozenset(
 """GDPR, Art. 18(2): restricted data is stored, and used for rights and legal claims. A sign-in is the person's own
 act, so with their consent. To none of these can a person object."""
 
-NEVER_RESTRICTED = frozenset({Retention.REQUEST, Retention.EXPORT})
+NEVER_RESTRICTED = frozenset({Retention.REQUEST, Retention.EXPORT, Retention.VERIFICATION})
 """What a person asked for, and the answer to it, serve their own rights."""
 
 SEALS_AFTER_ERASURE = frozenset({Retention.REQUEST})

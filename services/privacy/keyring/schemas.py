@@ -192,6 +192,32 @@ class DestroyedKey(BaseModel):
     destroyed: bool
 
 
+class BucketAsked(LifeAsked):
+    """Of this person, what lies under one bucket of a retention."""
+
+    retention: Retention
+    bucket: Annotated[str, Field(max_length=36)]
+
+    @model_validator(mode="after")
+    def _ends_alone(self) -> Self:
+        self.retention.period.check_bucket(self.bucket)
+        if not self.retention.period.divided_by.ends_alone:
+            raise ValueError("what is not a request or a document does not end alone")
+        return self
+
+
+class BucketsAsked(_Asked):
+    """Buckets to be destroyed."""
+
+    items: Batch[BucketAsked]
+
+
+class DestroyedBucket(BaseModel):
+    """The ids of the keys this call destroyed; a repetition destroys nothing."""
+
+    destroyed: list[UUID]
+
+
 class Changed(BaseModel):
     """How many keys of a person's generation are now as was asked, whoever made them so."""
 

@@ -21,7 +21,9 @@ from services.privacy.keyring.domain import (
 )
 from services.privacy.keyring.master_keys import MasterKeys, data_key_binding, store_secret_binding
 from services.privacy.keyring.schemas import (
+    BucketAsked,
     Changed,
+    DestroyedBucket,
     DestroyedKey,
     Erased,
     ErasureAsked,
@@ -533,6 +535,39 @@ async def destroy_retired(keyring: Database, log: Database, *, key_ids: Sequence
         await _DELETE.rows(transaction, key_ids=doomed)
     logger.info("retired keys destroyed", extra={"count": len(doomed)})
     return [DestroyedKey(key_id=key_id, destroyed=key_id in destroyed) for key_id in key_ids]
+
+
+_KEYS_OF_BUCKETS = text("""
+    SELECT asked.position, key_id
+    FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
+        CAST(:retentions AS text[]), CAST(:buckets AS text[]))
+        WITH ORDINALITY AS asked (store_id, subject_id, generation, retention, bucket, position)
+    JOIN data_key USING (store_id, subject_id, generation, retention, bucket)
+    ORDER BY asked.position, epoch
+""")
+
+
+async def destroy_buckets(
+    keyring: Database, log: Database, *, buckets: Sequence[BucketAsked]
+) -> list[DestroyedBucket]:
+    """Write down which keys go, then let them go, as in `destroy`: what ends alone is over."""
+    answers = [DestroyedBucket(destroyed=[]) for _ in buckets]
+    values = {
+        **_generation_columns(buckets),
+        "retentions": [one.retention for one in buckets],
+        "buckets": [one.bucket for one in buckets],
+    }
+    async with keyring.platform_session() as session:
+        await session.execute(_LOCK, values)
+        for row in await session.execute(_KEYS_OF_BUCKETS, values):
+            answers[row.position - 1].destroyed.append(row.key_id)
+    doomed = [key_id for answer in answers for key_id in answer.destroyed]
+    async with log.platform_session() as session:
+        await destructions.append(session, doomed)
+    async with keyring.platform_session() as session:
+        await session.execute(_DELETE, {"key_ids": doomed})
+    logger.info("keys destroyed", extra={"count": len(doomed), "batch": len(buckets)})
+    return answers
 
 
 # --- Looking at what is left -----------------------------------------------------------------------------

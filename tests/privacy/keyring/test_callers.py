@@ -15,7 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from libs.common.personal.errors import KeyForbidden
-from libs.common.personal.keys import Erasure, KeyWanted, Life, Objection, Retirement
+from libs.common.personal.keys import Bucketful, Erasure, KeyWanted, Life, Objection, Retirement
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.keyring.app import create_app
 from services.privacy.keyring.domain import GRANTS
@@ -24,7 +24,7 @@ from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 
 PATHS = [
     "stores/secrets", "keys/mint", "keys/open", "keys/destroy", "keys/restrict", "keys/lift", "keys/object",
-    "keys/retire", "keys/destroy-retired", "keys/status",
+    "keys/retire", "keys/destroy-retired", "keys/destroy-buckets", "keys/status",
 ]  # fmt: skip
 STORE, SUBJECT = uuid4(), uuid4()
 LIFE = {"store_id": str(STORE), "subject_id": str(SUBJECT), "generation": 1}
@@ -42,6 +42,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "keys/object": {"items": [LIFE | {"purpose": Purpose.MARKETING_MAIL, "objected": True}]},
     "keys/retire": {"items": [LIFE | {"retentions": ["order"]}]},
     "keys/destroy-retired": {"key_ids": [str(uuid4())]},
+    "keys/destroy-buckets": {"items": [LIFE | {"retention": "request", "bucket": str(uuid4())}]},
     "keys/status": {"items": [{"store_id": str(STORE), "subject_id": str(SUBJECT)}]},
 }
 
@@ -125,7 +126,8 @@ async def test_forged_and_foreign_tokens_are_refused(keyring: RunningKeyring, ow
 async def test_a_service_mints_for_its_own_retentions_only(keyring: RunningKeyring) -> None:
     for service, grant in GRANTS.items():
         for retention in Retention:
-            bucket = {"year": "2026", "request": str(uuid4()), "whole": ""}[retention.period.divided_by]
+            names = {"year": "2026", "request": str(uuid4()), "document": str(uuid4()), "whole": ""}
+            bucket = names[retention.period.divided_by]
             wanted = [KeyWanted(uuid4(), uuid4(), retention, bucket)]
             if retention in grant.mint:
                 await keyring.client(service).mint(wanted)
@@ -161,6 +163,10 @@ async def test_only_privacy_governs_and_inspects(keyring: RunningKeyring, servic
         await keyring.client(service).retire([Retirement(store, subject, 1, [Retention.ORDER])])
     with pytest.raises(KeyForbidden):
         await keyring.client(service).destroy_retired([uuid4()])
+    with pytest.raises(KeyForbidden):
+        await keyring.client(service).destroy_buckets(
+            [Bucketful(store, subject, 1, Retention.REQUEST, str(uuid4()))]
+        )
 
 
 async def test_a_key_opens_for_granted_services_and_purposes_only(keyring: RunningKeyring) -> None:

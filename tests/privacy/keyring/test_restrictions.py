@@ -15,7 +15,7 @@ from sqlalchemy import text
 from deploy.local.waiting import until
 from libs.common.personal.data import DataKey
 from libs.common.personal.errors import KeyDestroyed, KeyObjected, KeyRestricted
-from libs.common.personal.keys import Erasure, Life, Objection, Outcome, Retirement
+from libs.common.personal.keys import Bucketful, Erasure, Life, Objection, Outcome, Retirement
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.keyring.domain import OPENS_DESPITE_RESTRICTION
 from tests.privacy.keyring.conftest import RunningKeyring
@@ -248,6 +248,37 @@ async def test_what_the_law_keeps_is_not_retired(keyring: RunningKeyring, retent
         "store_id": str(uuid4()), "subject_id": str(uuid4()), "generation": 1, "retentions": ["order", retention],
     }  # fmt: skip
     assert await refused(keyring, "keys/retire", item) == 422
+
+
+async def test_a_bucket_that_ends_alone_takes_nothing_else_with_it(keyring: RunningKeyring) -> None:
+    store, subject, seen, other = uuid4(), uuid4(), str(uuid4()), str(uuid4())
+    document = made(await mint(keyring, "privacy", store, subject, Retention.VERIFICATION, seen))
+    kept = [
+        made(await mint(keyring, "privacy", store, subject, Retention.VERIFICATION, other)),
+        made(await mint(keyring, "privacy", store, subject, REQUEST, seen)),
+        made(await mint(keyring, "orders", store, subject, ORDER)),
+    ]
+    destroy = keyring.client("privacy").destroy_buckets
+    asked = [Bucketful(store, subject, 1, Retention.VERIFICATION, one) for one in (seen, str(uuid4()))]
+    assert await destroy(asked) == [[document.key_id], []]
+    assert await destroy(asked) == [[], []]
+    assert await open_one(keyring, "privacy", document.key_id, RIGHTS) is KeyDestroyed
+    for key, service in zip(kept, ("privacy", "privacy", "orders"), strict=True):
+        assert await open_one(keyring, service, key.key_id, RIGHTS) == key
+
+
+@pytest.mark.parametrize(
+    ("retention", "bucket"),
+    [(ACCOUNTING, "2026"), (ORDER, ""), (REQUEST, ""), (REQUEST, "nonsense"), (Retention.VERIFICATION, "2026")],
+)
+async def test_what_does_not_end_alone_is_no_bucket(
+    keyring: RunningKeyring, retention: Retention, bucket: str
+) -> None:
+    item = {
+        "store_id": str(uuid4()), "subject_id": str(uuid4()), "generation": 1, "retention": retention,
+        "bucket": bucket,
+    }  # fmt: skip
+    assert await refused(keyring, "keys/destroy-buckets", item) == 422
 
 
 async def refused(keyring: RunningKeyring, path: str, item: dict[str, Any]) -> int:
