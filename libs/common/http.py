@@ -315,6 +315,14 @@ OpenVault = Annotated[Vault, Depends(_vault)]
 """Seals and opens boxes."""
 
 
+async def _client_address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+ClientAddress = Annotated[str, Depends(_client_address)]
+"""The address of the client as the server sees it; behind an ingress the server must be told to trust it."""
+
+
 # --- ETags -----------------------------------------------------------------------------------------------
 
 

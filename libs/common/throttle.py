@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Index, LargeBinary, bindparam, text
+from sqlalchemy import LargeBinary, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,14 +28,13 @@ class Counting:
     """The columns of the table `attempts` of a service: a counter of one window, which expires by itself."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("ix_attempts_expires_at", "expires_at"),)
 
     store_id: Mapped[UUID] = mapped_column(primary_key=True)
     key_hash: Mapped[bytes] = mapped_column(
         primary_key=True, info=impersonal("keyed hash, deleted after its window")
     )
     count: Mapped[int]
-    expires_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 FORGET = text("DELETE FROM attempts WHERE expires_at < :now")

@@ -4,7 +4,11 @@ from fastapi import FastAPI
 
 from libs.common.http import build_app
 from services.privacy.api import PAGES, ROUTERS
+from services.privacy.api.uploads import AROUND_A_DOCUMENT
+from services.privacy.domain.verification import DOCUMENT_BYTES
 from services.privacy.settings import Settings
+
+WITH_DOCUMENTS = ("/status/documents", "/authorised-request-forms")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -15,6 +19,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Vitrine privacy",
         description="The rights of a person, asked for, carried out by every service, and proved.",
         routers=ROUTERS,
+        body_limits=dict.fromkeys(WITH_DOCUMENTS, DOCUMENT_BYTES + AROUND_A_DOCUMENT),
     )
     for page in PAGES:
         app.include_router(page, prefix="/privacy")

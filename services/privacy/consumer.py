@@ -18,7 +18,7 @@ from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import assembling, duties, key_tasks, letters, watching
+from services.privacy import assembling, duties, endings, key_tasks, letters, watching
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
@@ -26,7 +26,7 @@ from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.models import Participant
-from services.privacy.personal import HOLDINGS
+from services.privacy.personal import HERE, HOLDINGS
 from services.privacy.settings import Settings, present
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk
     await keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
 
 
-PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings)
+PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE)
 
 HANDLERS: Handlers = {
     StoreOpened: on_store_opened,
@@ -134,6 +134,10 @@ DUTIES: Sequence[Duty] = (
     Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("assemble more archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("watch deadlines", watching.watch, timedelta(seconds=30)),
+    Duty("destroy keys", endings.destroy_keys, timedelta(seconds=5), channel=endings.DOOMED),
+    Duty("expire requests", endings.expire_requests, timedelta(minutes=10)),
+    Duty("expire documents", endings.expire_documents, timedelta(minutes=1)),
+    Duty("forget attempts", endings.forget_attempts, timedelta(minutes=10)),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import EmailStr, Field
+from pydantic import ConfigDict, EmailStr, Field
 
 from libs.common.personal.attachments import Bytes
 from libs.common.personal.data import PersonalData
@@ -38,6 +38,33 @@ class ArchivePiece(
     """A piece of the archive that answers a request, until its link expires."""
 
     content: Annotated[Bytes, Category.CONTENT, Field(max_length=PIECE_BYTES)]
+
+
+class AgentContact(
+    PersonalData,
+    retention=Retention.REQUEST,
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+    recipients=["mail provider"],
+):
+    """Who asks on somebody's behalf. They are told how the request goes, and nothing about the person."""
+
+    name: Annotated[str, Category.NAME, Field(max_length=100)]
+    email: Annotated[EmailStr, Category.EMAIL]
+    language: Annotated[Literal["en", "fr"], Category.LANGUAGE]
+
+
+class DocumentContent(
+    PersonalData,
+    retention=Retention.VERIFICATION,
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+):
+    """A document that shows whose a request is: an identity card, an authorisation that was signed."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    content: Annotated[bytes, Category.PRIVATE_CONTENT]
 
 
 class NoteText(

@@ -23,7 +23,7 @@ from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy import wording
 from services.privacy.domain.states import DOWNLOAD_DAYS, DOWNLOADS
-from services.privacy.kinds import DeskAddress, NoteText, RequestContact
+from services.privacy.kinds import AgentContact, DeskAddress, NoteText, RequestContact
 from services.privacy.models import Download
 from services.privacy.service.opening import hashed
 from services.privacy.wording import Recipients
@@ -92,6 +92,7 @@ async def write(work: Work) -> int:
     drafts = [
         *await _to_people(work, [row for row in rows if row.reader == "person"], recipients, now),
         *await _to_officers(work, [row for row in rows if row.reader in {"officer", "platform"}]),
+        *await _to_agents(work, [row for row in rows if row.reader == "agent"]),
     ]
     letters = await _sealed(work, drafts)
     async with work.database.platform_session() as session:
@@ -116,6 +117,7 @@ async def _to_people(
 ) -> list[_Draft]:
     """Their mails; none where the person was erased by another request."""
     contacts = await _opened(work, rows, "contact", RequestContact)
+    agents = await _opened(work, rows, "agent", AgentContact)
     notes = await _opened(work, rows, "note", NoteText)
     drafts: list[_Draft] = []
     for row in rows:
@@ -125,6 +127,7 @@ async def _to_people(
                 _to_person(
                     row,
                     contact,
+                    agent=agents.get(row.notice_id),
                     public_url=work.settings.public_url,
                     text=note.text if note is not None else "",
                     recipients=recipients,
@@ -169,6 +172,12 @@ async def _to_officers(work: Work, rows: Sequence[Row[Any]]) -> list[_Draft]:
     return drafts
 
 
+async def _to_agents(work: Work, rows: Sequence[Row[Any]]) -> list[_Draft]:
+    """Mails to whoever asked on a person's behalf: how it went, and nothing about the person."""
+    agents = await _opened(work, rows, "agent", AgentContact)
+    return [_to_agent(row, agents[row.notice_id]) for row in rows if row.notice_id in agents]
+
+
 async def _sealed(work: Work, drafts: Sequence[_Draft]) -> list[tuple[_Draft, _Box]]:
     items = [ToSeal(draft.letter, draft.store_id, draft.subject_id, bucket=draft.bucket) for draft in drafts]
     sealed = await work.vault.seal_many(items) if items else []
@@ -206,6 +215,7 @@ def _to_person(
     row: Row[Any],
     contact: RequestContact,
     *,
+    agent: AgentContact | None,
     public_url: str,
     text: str,
     recipients: Recipients,
@@ -217,13 +227,13 @@ def _to_person(
         if contact.status_token
         else ""
     )
-    more: dict[str, str] = {}
+    more = {"agent": agent.name, "agent_email": agent.email} if agent is not None else {"agent": ""}
     link = None
     if row.template == "export-ready":
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         expires_at = now + timedelta(days=DOWNLOAD_DAYS)
         link = _link(row, token, expires_at)
-        more = {
+        more |= {
             "link": f"{url}/privacy/download?language={language}#token={token}",
             "expires_on": wording.day(expires_at.date(), language),
             "times": str(DOWNLOADS),
@@ -238,6 +248,12 @@ def _to_officer(work: Work, row: Row[Any], address: DeskAddress) -> _Draft:
     values = wording.for_officer(row, address.language, desk=desk)
     letter = Letter(to=address.email, template=row.template, language=address.language, values=values)
     return _Draft(row, letter, row.desk_store_id, row.desk_subject_id)
+
+
+def _to_agent(row: Row[Any], agent: AgentContact) -> _Draft:
+    values = {"store": row.store_name or "", "request_id": str(row.id)}
+    letter = RequestLetter(to=agent.email, template=row.template, language=agent.language, values=values)
+    return _Draft(row, letter, row.store_id, row.subject_id, str(row.id))
 
 
 def _link(row: Row[Any], token: str, expires_at: datetime) -> dict[str, Any]:

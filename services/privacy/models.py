@@ -13,12 +13,20 @@ from libs.common import db
 from libs.common.db import impersonal
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.data import Sealed, SealedColumn
+from libs.common.throttle import Counting
 from services.privacy.domain.decisions import Decision
 from services.privacy.domain.notes import About
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import OVER, State, TaskState
-from services.privacy.domain.verification import Way
-from services.privacy.kinds import ArchivePiece, DeskAddress, NoteText, RequestContact
+from services.privacy.domain.verification import MediaType, Outcome, Way
+from services.privacy.kinds import (
+    AgentContact,
+    ArchivePiece,
+    DeskAddress,
+    DocumentContent,
+    NoteText,
+    RequestContact,
+)
 
 _WORD = impersonal("a fixed word")
 _NAME = impersonal("name of a service")
@@ -98,6 +106,8 @@ class Request(Base):
     order_number: Mapped[str | None] = mapped_column(info=impersonal("a counter of the store"))
     """What the requester said they know, until it is recognised or not."""
     contact: Mapped[Sealed[RequestContact] | None] = mapped_column(SealedColumn(RequestContact))
+    agent: Mapped[Sealed[AgentContact] | None] = mapped_column(SealedColumn(AgentContact))
+    """Who asks on the person's behalf, and is told how it goes."""
     status_hash: Mapped[bytes | None] = mapped_column(info=impersonal("SHA-256 of a random token"))
     """Of the link under which the state can be seen without an account."""
 
@@ -190,6 +200,73 @@ class RequestNote(Base):
     """An account of staff; none where the person wrote it."""
     at: Mapped[datetime]
     box: Mapped[Sealed[NoteText]] = mapped_column(SealedColumn(NoteText))
+
+
+class VerificationDocument(Base):
+    """A document that shows whose a request is, until somebody has looked at it."""
+
+    __tablename__ = "verification_document"
+    __table_args__ = (
+        CheckConstraint(f"media_type IN ({_words(MediaType)})", name="media_type"),
+        Index("ix_verification_document_request_id", "request_id"),
+        Index("ix_verification_document_subject", "store_id", "subject_id"),
+        Index("ix_verification_document_uploaded_at", "uploaded_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    request_id: Mapped[UUID]
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    media_type: Mapped[str] = mapped_column(info=_WORD)
+    size: Mapped[int]
+    openings: Mapped[int] = mapped_column(server_default="0")
+    """How often somebody of the store had it shown."""
+    uploaded_at: Mapped[datetime]
+    box: Mapped[Sealed[DocumentContent]] = mapped_column(SealedColumn(DocumentContent))
+
+
+class DocumentCheck(Base):
+    """What became of a document, who looked at it, and when its key was destroyed. Of its content it says nothing."""
+
+    __tablename__ = "document_check"
+    __table_args__ = (
+        CheckConstraint(f"outcome IN ({_words(Outcome)})", name="outcome"),
+        Index("ix_document_check_request_id", "request_id", "at"),
+    )
+
+    document_id: Mapped[UUID] = mapped_column(primary_key=True)
+    request_id: Mapped[UUID]
+    store_id: Mapped[UUID]
+    outcome: Mapped[str] = mapped_column(info=_WORD)
+    checked_by: Mapped[UUID | None]
+    """An account of staff; none where nobody looked at it."""
+    at: Mapped[datetime]
+    openings: Mapped[int]
+    destroyed_at: Mapped[datetime | None]
+    """None until the keyring has said so."""
+
+
+class DoomedKey(Base):
+    """A key that is to be destroyed alone, by the bucket it has: a document's id, or a request's."""
+
+    __tablename__ = "doomed_key"
+    __table_args__ = (
+        PrimaryKeyConstraint("store_id", "bucket"),
+        Index("ix_doomed_key_next_try_at", "next_try_at"),
+        Index("ix_doomed_key_subject", "store_id", "subject_id"),
+    )
+
+    store_id: Mapped[UUID]
+    bucket: Mapped[UUID]
+    retention: Mapped[str] = mapped_column(info=_WORD)
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    next_try_at: Mapped[datetime]
+
+
+class Attempts(Counting, Base):
+    """Anonymous forms, by the keyed hash of an e-mail or of a client's address."""
 
 
 class PrivacySettings(Base):

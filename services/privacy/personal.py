@@ -7,17 +7,26 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import ExportedRecords, Proposal
-from libs.common.personal.holdings import Holding, OnErase, OnRectify, Person
-from services.privacy.kinds import ArchivePiece, DeskAddress, NoteText, RequestContact
+from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify, Person
+from services.privacy.kinds import (
+    AgentContact,
+    ArchivePiece,
+    DeskAddress,
+    DocumentContent,
+    NoteText,
+    RequestContact,
+)
 from services.privacy.models import (
     Archive,
     ArchivePieceRow,
+    DoomedKey,
     Download,
     DownloadGrant,
     ExportChunk,
     PrivacyDesk,
     Request,
     RequestNote,
+    VerificationDocument,
 )
 
 _CANCEL = text("""
@@ -52,6 +61,28 @@ async def end_other_requests(session: AsyncSession, store_id: UUID, people: Sequ
     )
 
 
+_NOTE_ERASED = text("""
+    INSERT INTO document_check (document_id, request_id, store_id, outcome, at, openings, destroyed_at)
+    SELECT document.id, document.request_id, document.store_id, 'erased', now(), document.openings, now()
+    FROM verification_document AS document
+    JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
+        ON document.subject_id = person.subject_id AND document.generation <= person.generation
+    WHERE document.store_id = :store_id ON CONFLICT DO NOTHING
+""")
+
+
+async def note_erased_documents(session: AsyncSession, store_id: UUID, people: Sequence[Person]) -> None:
+    """The keys of documents went with all others: that is on record too."""
+    await session.execute(
+        _NOTE_ERASED,
+        {
+            "store_id": store_id,
+            "subjects": [person.subject_id for person in people],
+            "generations": [person.generation for person in people],
+        },
+    )
+
+
 HOLDINGS: Sequence[Holding] = (
     Holding(
         table=Request, box="contact", kind=RequestContact, bucket="id", on_erase=OnErase.CLEAR,
@@ -67,6 +98,16 @@ HOLDINGS: Sequence[Holding] = (
         table=Request, box="proposal", kind=Proposal, bucket="id", on_erase=OnErase.CLEAR,
         on_rectify=OnRectify.KEEP,
     ),
+    Holding(
+        table=Request, box="agent", kind=AgentContact, bucket="id", on_erase=OnErase.CLEAR,
+        on_rectify=OnRectify.KEEP,
+    ),
+    # Shown to the store, and destroyed then: no archive holds a copy.
+    Holding(
+        table=VerificationDocument, box="box", kind=DocumentContent, bucket="id", on_erase=OnErase.DELETE,
+        exported=False, before_erase=note_erased_documents,
+    ),
+    Holding(table=DoomedKey, on_erase=OnErase.KEEP, exported=False),
     Holding(
         table=RequestNote, box="box", kind=NoteText, bucket="request_id", on_erase=OnErase.DELETE,
         describe=("request_id", "about", "at"), on_rectify=OnRectify.KEEP,
@@ -84,3 +125,10 @@ HOLDINGS: Sequence[Holding] = (
     Holding(table=DownloadGrant, on_erase=OnErase.DELETE, exported=False),
     Holding(table=Download, on_erase=OnErase.DELETE, describe=("request_id", "created_at", "expires_at")),
 )  # fmt: skip
+
+HERE: Sequence[Copy] = (
+    *COPIES,
+    Copy(
+        "attempts", "keyed hashes of e-mails and client addresses", "deleted an hour after they were counted"
+    ),
+)

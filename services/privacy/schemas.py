@@ -4,10 +4,11 @@ from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, EmailStr, Field
+from pydantic import BaseModel, ConfigDict, EmailStr, Field, SecretStr
 
 from libs.common.events.privacy import Correction, Proposal, Retained, Verb
 from libs.common.personal.vocabulary import Category, Purpose
+from libs.common.text import Text
 from services.privacy.asked import Asked
 from services.privacy.authorities import Supervisor
 from services.privacy.domain.deadlines import Word
@@ -15,7 +16,8 @@ from services.privacy.domain.decisions import Decision, Extension, Ground
 from services.privacy.domain.problems import RightIncomplete
 from services.privacy.domain.rights import Law, Misused, RightName, check, named
 from services.privacy.domain.states import State, TaskState
-from services.privacy.domain.verification import Proof, Way
+from services.privacy.domain.verification import Channel, MediaType, Proof, Way
+from services.privacy.domain.verification import Outcome as DocumentOutcome
 
 
 class CorrectionAsked(BaseModel):
@@ -63,6 +65,53 @@ class NewRequest(BaseModel):
             category=self.category,
             proposal=Proposal(corrections=corrections) if corrections else None,
         )
+
+
+OrderNumber = Annotated[
+    str, Field(pattern=r"^[0-9A-Za-z-]{1,40}$", description="Of an order placed with this address.")
+]
+Token = Annotated[SecretStr, Field(min_length=43, max_length=43, description="What follows # in the link.")]
+
+
+class AgentAsked(BaseModel):
+    """Who asks on somebody's behalf, and is told how it goes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f<>/]*$")]
+    email: Annotated[EmailStr, Field(max_length=254)]
+
+
+class RequestForm(NewRequest):
+    """Use a right without an account. What there is to say is said by mail to `email`."""
+
+    order_number: OrderNumber | None = None
+    agent: AgentAsked | None = Field(
+        None, description="When somebody asks for another person, whose `email` is given."
+    )
+
+
+class FormAccepted(BaseModel):
+    """The same for everybody, whoever they are and whatever they have asked for before."""
+
+    detail: str = "A mail is on its way to this address. Follow it to go on."
+
+
+class RequestOnBehalf(NewRequest):
+    """A request that reached somebody of the store, for the person with this `email`."""
+
+    channel: Channel
+    seen: Annotated[Text, Field(min_length=1, max_length=3000)] = Field(
+        description="What shows that the person asks: kept sealed, with the request."
+    )
+
+
+class LinkToken(BaseModel):
+    """The secret of a request, from the link in every mail about it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: Token
 
 
 class Step(BaseModel):
@@ -146,6 +195,98 @@ class RequestDetail(RequestSummary):
     stops: list[Stop] = []
     begins_at: datetime | None = Field(None, description="Of a lifting of which the person was told before.")
     desk: Desk | None = None
+    alike: int | None = Field(
+        None,
+        description="For the store: this person's requests for this right in twelve months, with this one. Of many, "
+        "one may be refused as excessive.",
+    )
+
+
+# --- Followed by its link --------------------------------------------------------------------------------
+
+
+class Refusal(BaseModel):
+    """Why a request was refused. Against it a person can complain to an authority, or go to court."""
+
+    ground: Ground
+    article: str | None = Field(description="What the ground rests on.")
+
+
+class Awaited(BaseModel):
+    """What the person can do now."""
+
+    confirm: bool = Field(description="Say that the request is theirs.")
+    document: bool = Field(description="Send a document.")
+    answer: bool = Field(description="Answer the store.")
+    withdraw: bool = Field(description="Take the request back.")
+
+
+class RequestStatus(RequestSummary):
+    """A request as its person sees it, with or without an account. The secret of the link is all that is needed."""
+
+    store: str | None = Field(None, description="The store's name.")
+    steps: list[Step]
+    awaited: Awaited
+    proofs: list[Proof] = Field([], description="What showed that the request is the person's.")
+    enough: list[Proof] = Field(
+        [], description="While it is being verified: each of these alone would be enough."
+    )
+    documents: int = Field(0, description="How many documents wait to be looked at.")
+    checks: list[DocumentOutcome] = Field([], description="What became of the others.")
+    stopped_since: datetime | None = Field(
+        None, description="Since when an answer of the person is waited for."
+    )
+    extended_at: datetime | None = None
+    extension: str | None = Field(None, description="Why the answer takes longer.")
+    refusal: Refusal | None = None
+    kept: list[Retained] = Field([], description="What the law keeps: why, and until when.")
+
+
+# --- Documents -------------------------------------------------------------------------------------------
+
+
+class DocumentView(BaseModel):
+    """A document that waits for somebody to look at it."""
+
+    id: UUID
+    media_type: MediaType
+    size: int = Field(description="Bytes.")
+    openings: int = Field(description="How often somebody of the store had it shown.")
+    uploaded_at: datetime
+
+
+class DocumentCheckView(BaseModel):
+    """What became of a document. It is gone."""
+
+    document_id: UUID
+    outcome: DocumentOutcome
+    checked_by: UUID | None = Field(description="An account of staff; absent where nobody looked at it.")
+    at: datetime
+    openings: int
+    destroyed_at: datetime | None = Field(
+        description="When its key was destroyed; absent while that is under way."
+    )
+
+
+class DocumentList(BaseModel):
+    """The documents of a request."""
+
+    waiting: list[DocumentView]
+    checks: list[DocumentCheckView]
+
+
+class NewCheck(BaseModel):
+    """What somebody says of a document after looking at it. In that moment it is destroyed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accepted: bool
+    seen: Annotated[Text, Field(min_length=1, max_length=3000)] = Field(
+        description="What was seen, kept sealed with the request. Not the document's number."
+    )
+
+
+# --- Who answers -----------------------------------------------------------------------------------------
 
 
 class ParticipantView(BaseModel):

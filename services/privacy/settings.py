@@ -19,6 +19,13 @@ class Settings(ServiceSettings):
         {"catalog", "orders", "identity", "billing", "privacy"}
     )
     """Who must answer every request, announced or not: a service that has not started yet is waited for."""
+    answer_step: float = Field(
+        0.25, ge=0.01, le=5, description="Seconds; anonymous forms are answered at its multiples."
+    )
+    forms_per_address: int = Field(30, ge=1, description="Anonymous forms per client address in an hour.")
+    mails_per_person: int = Field(
+        5, ge=1, description="Forms that cause a mail, per e-mail address in an hour; more cause none."
+    )
     service_keys: dict[str, dict[str, Any]] = Field({}, validation_alias="SERVICE_KEYS")
     """The public ES256 JWK of each service; a participant named here can announce no other key."""
 

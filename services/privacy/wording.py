@@ -10,7 +10,7 @@ from services.privacy.authorities import supervisor_of
 from services.privacy.calendars import calendar_for
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, name_of
-from services.privacy.domain.states import KEYRING
+from services.privacy.domain.states import KEYRING, VERIFICATION_DAYS
 from services.privacy.words import (
     CATEGORIES,
     EXTENSIONS,
@@ -27,7 +27,14 @@ Recipients = Mapping[tuple[str, str], Iterable[str]]
 """Who outside receives what a participant keeps in a table."""
 
 TO_OFFICERS = frozenset(
-    {"decision-wanted", "decision-reminder", "decision-escalated", "question-answered", "request-escalated"}
+    {
+        "decision-wanted",
+        "decision-reminder",
+        "decision-escalated",
+        "question-answered",
+        "request-escalated",
+        "document-received",
+    }
 )
 """Templates that whoever answers reads."""
 
@@ -45,6 +52,7 @@ def for_person(
         **_of_answers(row.answers or [], language, recipients),
         "text": text,
         "status": status,
+        "waits_days": str(VERIFICATION_DAYS),
         "purpose": said(PURPOSES, row.purpose, language) if row.purpose else "",
         "portable": _yes(row.claim == Right.PORTABILITY),
         "part": _part(row, language),

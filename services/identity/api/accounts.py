@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 
 from libs.common.auth import Customer, StoreId
-from libs.common.http import IfMatch, refusals, set_etag
-from services.identity.api.means import ClientAddress, ThisParts
+from libs.common.http import ClientAddress, IfMatch, refusals, set_etag
+from services.identity.api.means import ThisParts
 from services.identity.kinds import Profile
 from services.identity.models import Account
 from services.identity.schemas import (

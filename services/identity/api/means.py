@@ -14,13 +14,7 @@ def _parts(request: Request) -> Parts:
     return request.app.state.parts
 
 
-def _client_address(request: Request) -> str:
-    """The address of the client as the server sees it; behind an ingress the server must be told to trust it."""
-    return request.client.host if request.client else "unknown"
-
-
 ThisParts = Annotated[Parts, Depends(_parts)]
-ClientAddress = Annotated[str, Depends(_client_address)]
 
 
 def position(cursor: str | None) -> tuple[datetime, UUID] | None:

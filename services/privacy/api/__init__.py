@@ -1,6 +1,26 @@
 """The privacy service over HTTP."""
 
-from services.privacy.api import desk, download_page, downloads, replies, requests, settings
+from services.privacy.api import (
+    desk,
+    documents,
+    download_page,
+    downloads,
+    following,
+    replies,
+    request_forms,
+    request_pages,
+    requests,
+    settings,
+)
 
-ROUTERS = (requests.router, desk.router, settings.router, replies.router, downloads.router)
-PAGES = (download_page.router,)
+ROUTERS = (
+    requests.router,
+    request_forms.router,
+    desk.router,
+    documents.router,
+    settings.router,
+    following.router,
+    replies.router,
+    downloads.router,
+)
+PAGES = (download_page.router, request_pages.router)

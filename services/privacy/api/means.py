@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Request
 
 from libs.common.auth import PLATFORM_STORE, Authenticated, Caller, Role, StoreId
 from libs.common.errors import Forbidden, NotFound
+from services.privacy.policies import policy_of
 from services.privacy.service import deciding
 from services.privacy.settings import Settings
 
@@ -27,6 +28,12 @@ def expected(request: Request) -> Sequence[str]:
     """The participants that are asked whether they announced themselves or not."""
     settings: Settings = request.app.state.settings
     return sorted(settings.participants)
+
+
+async def language_of(request: Request, store_id: UUID) -> str:
+    """The store's, in a transaction of its own, which ends before the keyring is called."""
+    async with request.app.state.database.session(store_id) as session:
+        return (await policy_of(session, store_id)).language
 
 
 # --- Who may what ----------------------------------------------------------------------------------------

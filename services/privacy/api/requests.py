@@ -19,10 +19,9 @@ from libs.common.http import (
 )
 from libs.common.idempotency import IdempotencyKey, once
 from libs.common.stores import known_store
-from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expected, own
+from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expected, language_of, own
 from services.privacy.domain.rights import RightName
 from services.privacy.domain.states import State
-from services.privacy.policies import policy_of
 from services.privacy.schemas import DataMap, NewRequest, ParticipantList, RequestDetail, RequestSummary
 from services.privacy.service import opening, reading
 
@@ -60,7 +59,7 @@ async def open_request(
         caller=caller,
         asked=wanted.asked(),
         email=wanted.email,
-        language=wanted.language or await _language(request, store_id),
+        language=wanted.language or await language_of(request, store_id),
     )
     joined = False
 
@@ -79,12 +78,6 @@ async def open_request(
         make=make,
         status=lambda: 200 if joined else 201,
     )
-
-
-async def _language(request: Request, store_id: UUID) -> str:
-    """In a transaction of its own, which ends before the keyring is called."""
-    async with request.app.state.database.transaction(store_id) as transaction:
-        return (await policy_of(transaction, store_id)).language
 
 
 @router.get(

@@ -65,7 +65,11 @@ class NotRestricted(Conflict):
 
 
 class StatusGone(NotFound):
-    """404, the same for a link that never was and for one whose person was erased."""
+    """404, the same for a link that never was, for one whose person was erased, and for one that nobody followed."""
+
+    slug = "request-link-not-valid"
+    title = "This link is not valid any more"
+    detail = "Ask again, and a new one comes by mail."
 
 
 class NotYoursToDecide(Forbidden):
@@ -73,6 +77,36 @@ class NotYoursToDecide(Forbidden):
 
     slug = "not-yours-to-decide"
     title = "This request is the store's to answer"
+
+
+class DocumentNotWanted(Conflict):
+    """409: nobody has to show anything for this request, at least not by a document."""
+
+    slug = "document-not-wanted"
+    title = "No document is needed for this request"
+
+
+class TooManyDocuments(Conflict):
+    """409: the ones that are there must be looked at first."""
+
+    slug = "too-many-documents"
+    title = "Enough documents are waiting to be looked at"
+    detail = "The store looks at them first."
+
+
+class DocumentNotAccepted(Unprocessable):
+    """422: what was sent is no document that can be looked at."""
+
+    slug = "document-not-accepted"
+    title = "Send a PDF, a JPEG or a PNG"
+
+
+class AlreadyChecked(Conflict):
+    """409: somebody has looked at the document and said something else; it is destroyed."""
+
+    slug = "already-checked"
+    title = "This document was checked already"
+    detail = "It was destroyed then. Ask for another one if it is needed."
 
 
 class DownloadGone(NotFound):

@@ -1,6 +1,11 @@
-"""How somebody shows that a request is theirs, and what is enough for which right."""
+"""How somebody shows that a request is theirs, and what is enough for which right.
+
+A new proof is a word of `Proof`, an entry in `ENOUGH`, and a call of `engine.decisions.prove` where it is given: a
+sign-in done again will be one.
+"""
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -43,6 +48,63 @@ ENOUGH: Mapping[Right, frozenset[Proof]] = MappingProxyType(
 """Where a store says nothing: each of these alone is enough. The answer goes to the person's own address anyway."""
 
 
+class Channel(StrEnum):
+    """How a request came that somebody of the store wrote down."""
+
+    LETTER = "letter"
+    PHONE = "phone"
+    IN_PERSON = "in-person"
+    EMAIL = "e-mail"
+
+
 def is_verified(proofs: Collection[Proof], enough: Collection[Proof]) -> bool:
     """Whether one of the proofs is enough; more than is needed is never asked."""
     return not set(enough).isdisjoint(proofs)
+
+
+# --- Documents -------------------------------------------------------------------------------------------
+
+DOCUMENT_BYTES = 5 * 1024 * 1024
+DOCUMENTS = 5
+"""How large a document may be, and how many of a request may wait to be looked at."""
+DOCUMENT_DAYS = 30
+"""How long one waits at most."""
+
+
+class MediaType(StrEnum):
+    """What a document may be."""
+
+    PDF = "application/pdf"
+    JPEG = "image/jpeg"
+    PNG = "image/png"
+
+
+_BEGINNINGS: Mapping[MediaType, bytes] = MappingProxyType(
+    {
+        MediaType.PDF: b"%PDF-",
+        MediaType.JPEG: b"\xff\xd8\xff",
+        MediaType.PNG: b"\x89PNG\r\n\x1a\n",
+    }
+)
+
+
+def media_type_of(content: bytes) -> MediaType | None:
+    """What the bytes say they are, whatever their name or sender says; None for anything that is not accepted."""
+    return next((kind for kind, begins in _BEGINNINGS.items() if content.startswith(begins)), None)
+
+
+class Outcome(StrEnum):
+    """What became of a document. Whatever it was, its key is destroyed."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNSEEN = "unseen"
+    """Its request ended, or 30 days passed, and nobody had looked at it."""
+    ERASED = "erased"
+    """It went with its person's data."""
+
+
+# --- Asking again ----------------------------------------------------------------------------------------
+
+ALIKE_WITHIN = timedelta(days=365)
+"""Requests of one person for one right are counted over twelve months: the store says when it is too often."""

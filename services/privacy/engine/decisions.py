@@ -5,7 +5,7 @@ Whoever calls has locked the request's row in this transaction.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,11 +18,12 @@ from services.privacy.domain.decisions import Decision, Ground, Passing, authori
 from services.privacy.domain.problems import GroundDoesNotFit, NoPreview, NotDecidable
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import UNDECIDED, State
-from services.privacy.domain.verification import Proof, is_verified
+from services.privacy.domain.verification import Proof, Way, is_verified
 from services.privacy.engine.clock import resume
 from services.privacy.engine.notices import notify
 from services.privacy.engine.phases import begin
 from services.privacy.engine.tasks import COLUMNS
+from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
 from services.privacy.timing import deadline_for, deadline_of, timed, unsaid
 
@@ -119,19 +120,24 @@ _PROVED = text("""
 """)
 
 
+_NOT_ASKED = text("""
+    DELETE FROM notice WHERE request_id = :id AND template IN ('confirm-request', 'proof-wanted')
+""")
+
+
 async def prove(
     session: AsyncSession, request: Row[Any], proof: Proof, *, now: datetime, expected: Iterable[str]
 ) -> bool:
     """Note a proof; if it is enough, the law's period begins and the next phase with it. Returns whether it was."""
     values = {"id": request.id, "store_id": request.store_id}
-    noted = orjson.dumps([{"proof": proof, "at": now.isoformat()}]).decode()
+    given = [Proof(one["proof"]) for one in request.proofs]
+    noted = orjson.dumps([] if proof in given else [{"proof": proof, "at": now.isoformat()}]).decode()
     if State(request.state) is not State.VERIFYING:
         await session.execute(_PROVED, values | {"proof": noted})
         return False
     right = Right(request.claim)
-    proofs = [*(Proof(one["proof"]) for one in request.proofs), proof]
     policy = await policy_of(session, request.store_id)
-    if not is_verified(proofs, policy.enough(right)):
+    if not is_verified([*given, proof], policy.enough(right)):
         await session.execute(_PROVED, values | {"proof": noted})
         return False
     stands = _passed(policy, right, request.purpose, now)
@@ -149,8 +155,9 @@ async def prove(
         "proof": noted,
     }
     await session.execute(_VERIFIED, columns | values)
-    await notify(session, request, "request-received", now=now)
+    await notify(session, request, received(request), now=now)
     await session.execute(_UNASKED, values)
+    await session.execute(_NOT_ASKED, {"id": request.id})
     await begin(session, request.store_id, [request], stands["state"], expected=expected)
     return True
 
@@ -161,7 +168,46 @@ async def recognised(
     """Everybody has said whether the order is the person's. If that is not enough, the mail's link must be."""
     if known and await prove(session, request, Proof.ORDER, now=now, expected=expected):
         return
-    await notify(session, request, "confirm-request", now=now)
+    await session.execute(_NO_ORDER, {"id": request.id, "store_id": request.store_id})
+    await ask_for_proof(session, request, at=now)
+
+
+def received(request: Any) -> str:
+    """The mail that says that a request was received, or that somebody of the store wrote it down."""
+    return "request-opened-for-you" if request.way == Way.STAFF else "request-received"
+
+
+_NO_ORDER = text("UPDATE request SET order_number = NULL WHERE id = :id AND store_id = :store_id")
+_TRY_ORDER = text("""
+    UPDATE request SET order_number = :order_number, version = version + 1,
+        round = round + CASE WHEN EXISTS (SELECT FROM task WHERE request_id = :id) THEN 1 ELSE 0 END
+    WHERE id = :id AND store_id = :store_id
+""")
+RECOGNISED_WITHIN = timedelta(minutes=10)
+"""After this the mail's link is offered anyway: a service that is away keeps nobody from their rights."""
+
+
+async def recognise(
+    session: AsyncSession,
+    request: Row[Any] | Request,
+    order_number: str,
+    *,
+    now: datetime,
+    expected: Iterable[str],
+) -> None:
+    """Ask everybody whether the order of this number is the person's, in a round of its own."""
+    values = {"id": request.id, "store_id": request.store_id}
+    await session.execute(_TRY_ORDER, values | {"order_number": order_number})
+    row = await locked(session, request.store_id, request.id)
+    await begin(session, request.store_id, [row], State.VERIFYING, expected=expected)
+    await ask_for_proof(session, row, at=now + RECOGNISED_WITHIN)
+
+
+async def ask_for_proof(session: AsyncSession, request: Row[Any] | Request, *, at: datetime) -> None:
+    """A mail with the link of the request, by which it is confirmed where that is enough; one waits at a time."""
+    enough = (await policy_of(session, request.store_id)).enough(Right(request.claim))
+    await session.execute(_NOT_ASKED, {"id": request.id})
+    await notify(session, request, "confirm-request" if Proof.EMAIL in enough else "proof-wanted", now=at)
 
 
 # --- Decisions -------------------------------------------------------------------------------------------
@@ -216,6 +262,13 @@ _SILENCED = text("""
 """)
 
 
+_TELL_AGENT = text("""
+    INSERT INTO notice (store_id, request_id, template, reader, due_at)
+    SELECT store_id, id, :template, 'agent', :now FROM request
+    WHERE id = :id AND store_id = :store_id AND agent IS NOT NULL
+""")
+
+
 async def refuse(
     session: AsyncSession,
     request: Row[Any],
@@ -254,6 +307,8 @@ async def _end(session: AsyncSession, request: Row[Any], state: State, now: date
         _ENDED, {**undecided, **decided, **values, "state": state, "at": now.isoformat(), "now": now}
     )
     await session.execute(_SILENCED, {"id": request.id})
+    ended = {"template": f"agent-request-{state}", "now": now}
+    await session.execute(_TELL_AGENT, values | ended)
 
 
 _RUNNING = text("""

@@ -15,6 +15,7 @@ _NOTIFY = text("""
     INSERT INTO notice (store_id, request_id, template, reader, note_id, due_at)
     VALUES (:store_id, :request_id, :template, :reader, :note_id, :due_at)
 """)
+_RECEIVED = frozenset({"request-received", "request-opened-for-you"})
 ACKNOWLEDGED_AFTER = timedelta(minutes=1)
 """A request that ends sooner gets one mail instead of two."""
 
@@ -29,7 +30,7 @@ async def notify(
     note_id: UUID | None = None,
 ) -> None:
     """A mail about the request is to be written once the session has committed; it repeats the note, if any."""
-    due_at = now + ACKNOWLEDGED_AFTER if template == "request-received" else now
+    due_at = now + ACKNOWLEDGED_AFTER if template in _RECEIVED else now
     await session.execute(
         _NOTIFY,
         {

@@ -187,13 +187,15 @@ _TURN = text("""
             completed_at = CASE WHEN :completed THEN now() END,
             watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END
         WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
-        RETURNING id, store_id, claim
+        RETURNING id, store_id, claim, agent
     ), superseded AS (
         DELETE FROM notice USING turned
         WHERE :completed AND notice.request_id = turned.id AND notice.due_at > now()
     )
-    INSERT INTO notice (store_id, request_id, template, due_at)
-    SELECT store_id, id, CAST(:announced AS jsonb) ->> claim, now() FROM turned WHERE :completed
+    INSERT INTO notice (store_id, request_id, template, reader, due_at)
+    SELECT store_id, id, template, reader, now() FROM turned, LATERAL (VALUES
+        (CAST(:announced AS jsonb) ->> claim, 'person', true), ('agent-request-completed', 'agent', agent IS NOT NULL)
+    ) AS told (template, reader, wanted) WHERE :completed AND wanted
 """)
 _ANNOUNCED = orjson.dumps({right.value: template for right, template in ANNOUNCED.items()}).decode()
 

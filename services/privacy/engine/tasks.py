@@ -17,7 +17,7 @@ from services.privacy.models import Request
 SOURCE = "privacy"
 COLUMNS = (
     "id, store_id, subject_id, generation, claim, law, purpose, category, proposal, order_number, proofs, state, round,"
-    " opened_at, traceparent, received_at, verified_at, acknowledged_at, extended_at, stops, watch, watch_at,"
+    " way, opened_at, traceparent, received_at, verified_at, acknowledged_at, extended_at, stops, watch, watch_at,"
     " escalated_at, due_on, overdue_at, extension, begins_at, version, retired"
 )
 """Of a request, as the engine reads it."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,7 +28,7 @@ from services.privacy.domain.verification import Proof, Way
 from services.privacy.engine import decisions
 from services.privacy.engine.notices import notify
 from services.privacy.engine.phases import begin
-from services.privacy.kinds import RequestContact
+from services.privacy.kinds import AgentContact, RequestContact
 from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
 
@@ -53,6 +53,7 @@ class Asking:
     begins_at: datetime | None = None
     """Of a lifting that the staff opens: the person is told before, and it runs then."""
     decided_by: UUID | None = None
+    agent: Sealed[AgentContact] | None = None
 
 
 # --- Before the transaction ------------------------------------------------------------------------------
@@ -91,19 +92,20 @@ async def sealed(
     way: Way,
     proofs: tuple[Proof, ...] = (),
     order_number: str | None = None,
+    agent: AgentContact | None = None,
     begin: bool = False,
 ) -> Asking:
     """The request with its boxes. `begin` as in KeyWanted. Raises SubjectErased, KeyringUnavailable."""
     request_id, token = uuid4(), secrets.token_urlsafe(_TOKEN_BYTES)
     contact = RequestContact.model_validate({"email": email, "language": language, "status_token": token})
-    pieces: list[PersonalData] = [contact, *([asked.proposal] if asked.proposal else [])]
+    pieces: list[PersonalData] = [one for one in (contact, asked.proposal, agent) if one is not None]
     to_seal = [ToSeal(one, store_id, subject_id, str(request_id), begin) for one in pieces]
-    boxes: list[Sealed[Any]] = []
+    boxes: dict[type[PersonalData], Sealed[Any]] = {}
     generation = 0
     for one in await vault.seal_many(to_seal):
         if isinstance(one, Problem):
             raise one
-        boxes.append(one.box)
+        boxes[one.box.model] = one.box
         generation = one.generation
     return Asking(
         id=request_id,
@@ -113,10 +115,11 @@ async def sealed(
         asked=asked,
         way=way,
         proofs=proofs,
-        contact=boxes[0],
-        proposal=boxes[1] if len(boxes) > 1 else None,
+        contact=boxes[RequestContact],
+        proposal=boxes.get(Proposal),
         status_hash=hashed(token),
         order_number=order_number,
+        agent=boxes.get(AgentContact),
     )
 
 
@@ -133,7 +136,8 @@ async def open_request(
 ) -> tuple[Request, bool]:
     """Open a request and begin with it, or join the open one of its kind. Returns whether it is new.
 
-    Whoever joins lends the open request their proofs. Raises SubjectErased, ErasureUnderWay, Unavailable.
+    Whoever joins lends the open request their proofs, and one that nobody has verified is theirs from then on:
+    somebody else's form changes nothing for them. Raises SubjectErased, ErasureUnderWay, Unavailable.
     """
     await guard(session, asking.store_id, asking.subject_id, asking.generation)
     if asking.asked.right is not Right.ERASURE and await _is_being_erased(session, asking):
@@ -141,16 +145,31 @@ async def open_request(
     policy = await policy_of(session, asking.store_id)
     made = await session.scalar(_insert(asking, policy, now))
     if made is None:
-        return await _join(session, asking, expected=expected, now=now), False
+        return await _join(session, asking, policy, expected=expected, now=now), False
     if made.state != State.VERIFYING:
-        told = "lifting-announced" if asking.begins_at else "request-received"
+        told = "lifting-announced" if asking.begins_at else decisions.received(made)
         await notify(session, made, told, now=now)
         await begin(session, made.store_id, [made], State(made.state), expected=expected)
-    elif asking.order_number is not None:
-        await begin(session, made.store_id, [made], State.VERIFYING, expected=expected)
     else:
-        await notify(session, made, "confirm-request", now=now)
+        await _ask_for_proof(session, made, asking, policy, expected=expected, now=now)
     return made, True
+
+
+async def _ask_for_proof(
+    session: AsyncSession,
+    request: Row[Any] | Request,
+    asking: Asking,
+    policy: Policy,
+    *,
+    expected: Iterable[str],
+    now: datetime,
+) -> None:
+    """The order's number where the store takes it, else the link of a mail. An agent may know the number too."""
+    number = asking.order_number
+    if number is None or asking.way is Way.AGENT or Proof.ORDER not in policy.enough(asking.asked.right):
+        await decisions.ask_for_proof(session, request, at=now)
+    else:
+        await decisions.recognise(session, request, number, now=now, expected=expected)
 
 
 def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
@@ -181,8 +200,8 @@ def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
             proposal=asking.proposal,
             way=asking.way,
             proofs=[{"proof": one, "at": now.isoformat()} for one in asking.proofs],
-            order_number=asking.order_number,
             contact=asking.contact,
+            agent=asking.agent,
             status_hash=asking.status_hash,
             opened_at=now,
             traceparent=current_traceparent(),
@@ -207,25 +226,59 @@ async def _is_being_erased(session: AsyncSession, asking: Asking) -> bool:
     return found is not None
 
 
-async def _join(session: AsyncSession, asking: Asking, *, expected: Iterable[str], now: datetime) -> Request:
-    joined = await session.scalar(
-        select(Request).where(
-            *_of_the_same(asking),
-            Request.claim == asking.asked.right,
-            Request.purpose.is_not_distinct_from(asking.asked.purpose),
-            Request.category.is_not_distinct_from(asking.asked.category),
-            Request.state.not_in(OVER),
-        )
-    )
+async def _join(
+    session: AsyncSession, asking: Asking, policy: Policy, *, expected: Iterable[str], now: datetime
+) -> Request:
+    joined = await session.scalar(select(Request).where(*open_of_its_kind(asking)))
     if joined is None:
         # It ended between the two statements: asking again opens another.
         raise Unavailable
-    if joined.state == State.VERIFYING and asking.proofs:
-        row = await decisions.locked(session, joined.store_id, joined.id)
-        for proof in asking.proofs:
-            await decisions.prove(session, row, proof, now=now, expected=expected)
+    row = await decisions.locked(session, joined.store_id, joined.id)
+    if State(row.state) is State.VERIFYING:
+        await _lend(session, row, asking, policy, expected=expected, now=now)
         await session.refresh(joined)
+    elif asking.way is not Way.SESSION:
+        await notify(session, row, "request-under-way", now=now)
     return joined
+
+
+_TAKE = text("""
+    UPDATE request SET agent = NULL, version = version + 1,
+        law = CASE WHEN :proved THEN :law ELSE law END, way = CASE WHEN :proved THEN :way ELSE way END
+    WHERE id = :id AND store_id = :store_id
+""")
+
+
+async def _lend(
+    session: AsyncSession,
+    request: Row[Any],
+    asking: Asking,
+    policy: Policy,
+    *,
+    expected: Iterable[str],
+    now: datetime,
+) -> None:
+    """Whatever shows that the person asks is good for the request that is open; who shows it says under which law."""
+    if asking.way is not Way.AGENT:
+        proved = {"proved": bool(asking.proofs), "law": asking.asked.law, "way": asking.way}
+        await session.execute(_TAKE, proved | {"id": request.id, "store_id": request.store_id})
+    for proof in asking.proofs:
+        row = await decisions.locked(session, request.store_id, request.id)
+        if await decisions.prove(session, row, proof, now=now, expected=expected):
+            return
+    await _ask_for_proof(session, request, asking, policy, expected=expected, now=now)
+
+
+def open_of_its_kind(asking: Asking) -> list[Any]:
+    """What is true of the request that this one joins. Two corrections are two wishes."""
+    return [
+        *_of_the_same(asking),
+        Request.claim == asking.asked.right,
+        Request.claim != Right.RECTIFICATION,
+        Request.purpose.is_not_distinct_from(asking.asked.purpose),
+        Request.category.is_not_distinct_from(asking.asked.category),
+        Request.state.not_in(OVER),
+    ]
 
 
 def _of_the_same(asking: Asking) -> list[Any]:

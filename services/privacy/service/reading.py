@@ -16,6 +16,7 @@ from services.privacy.authorities import supervisor_of
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
 from services.privacy.domain.states import OVER, State, TaskState
+from services.privacy.domain.verification import ALIKE_WITHIN
 from services.privacy.models import Participant, Request, RequestNote, Task
 from services.privacy.policies import Policy, policy_of
 from services.privacy.schemas import (
@@ -31,10 +32,11 @@ from services.privacy.schemas import (
 
 def summary(request: Request) -> RequestSummary:
     """A request as its person may see it."""
-    return RequestSummary.model_validate(_fields(request))
+    return RequestSummary.model_validate(fields(request))
 
 
-def _fields(request: Request) -> dict[str, Any]:
+def fields(request: Request) -> dict[str, Any]:
+    """What a summary and all that is more than one have in common."""
     return {
         "id": request.id,
         "right": name_of(Right(request.claim), Law(request.law), request.purpose),
@@ -69,15 +71,35 @@ async def get_request(
     steps = [Step.model_validate(step) for step in request.steps]
     policy = await policy_of(session, store_id)
     detail = RequestDetail(
-        **_fields(request),
+        **fields(request),
         **_deadline(request, now),
         **_decision(request),
         steps=steps,
         parts=[_part(one) for one in tasks],
         supervisor=supervisor_of(Law(request.law), policy.country),
         desk=await _desk(session, request, policy) if of is None else None,
+        alike=await _alike(session, request) if of is None else None,
     )
     return detail, request.version
+
+
+async def _alike(session: AsyncSession, request: Request) -> int:
+    """What nobody verified was perhaps somebody else's, and does not count against the person."""
+    number = await session.scalar(
+        select(func.count())
+        .select_from(Request)
+        .where(
+            Request.store_id == request.store_id,
+            Request.subject_id == request.subject_id,
+            Request.claim == request.claim,
+            Request.purpose.is_not_distinct_from(request.purpose),
+            Request.category.is_not_distinct_from(request.category),
+            Request.verified_at.is_not(None),
+            Request.opened_at.between(request.opened_at - ALIKE_WITHIN, request.opened_at),
+            Request.id != request.id,
+        )
+    )
+    return 1 + (number or 0)
 
 
 def _deadline(request: Request, now: datetime) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""A request followed without an account. The secret of its link is sent in bodies alone: no log ever sees it."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import SecretStr
+
+from libs.common.http import OpenVault, refusals
+from libs.common.personal.errors import SubjectErased
+from services.privacy.api.means import Now, expected
+from services.privacy.api.uploads import described, form_with
+from services.privacy.domain.problems import StatusGone
+from services.privacy.schemas import LinkToken, RequestStatus
+from services.privacy.service import documents, following
+from services.privacy.service.replying import followed
+
+router = APIRouter(tags=["privacy"])
+
+_UPLOAD = {"text": "token", "file": "file"}
+
+
+def _secret(response: Response, token: SecretStr) -> str:
+    response.headers["Cache-Control"] = "no-store"
+    return token.get_secret_value()
+
+
+@router.post("/confirmations", responses=refusals(404))
+async def confirm(request: Request, response: Response, sent: LinkToken, at: Now) -> RequestStatus:
+    """Say that the request whose link arrived by mail is one's own; a second time changes nothing."""
+    token = _secret(response, sent.token)
+    return await following.confirm(request.app.state.database, token, expected=expected(request), now=at)
+
+
+@router.post("/status", responses=refusals(404))
+async def read_status(request: Request, response: Response, sent: LinkToken) -> RequestStatus:
+    """Where the request is, by when it must be answered, what is waited for, what is kept."""
+    return await following.follow(request.app.state.database, _secret(response, sent.token))
+
+
+@router.post("/status/withdrawal", responses=refusals(404, 409))
+async def withdraw(request: Request, response: Response, sent: LinkToken, at: Now) -> RequestStatus:
+    """Take the request back, as long as nothing was done; a second time changes nothing."""
+    return await following.withdraw(request.app.state.database, _secret(response, sent.token), now=at)
+
+
+@router.post(
+    "/status/documents",
+    status_code=201,
+    responses=refusals(404, 409, 413, 415),
+    openapi_extra=described(**_UPLOAD),
+)
+async def send_document(request: Request, response: Response, vault: OpenVault, at: Now) -> RequestStatus:
+    """Show by a document whose request it is: a PDF, JPEG or PNG of at most 5 MiB, while one is waited for.
+
+    It lies under a key of its own until somebody of the store has looked at it, 30 days at most; then it is destroyed.
+    """
+    token, content = await form_with(request, **_UPLOAD)
+    database = request.app.state.database
+    found = await followed(database, _secret(response, SecretStr(token)))
+    try:
+        await documents.upload(database, vault, found, content, now=at)
+    except SubjectErased:
+        raise StatusGone from None
+    return await following.follow(database, token)
