@@ -169,6 +169,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "invoice_id": payment["invoice_id"],
             "session_id": sessions["items"][0]["id"],
             "request_id": request["id"],
+            "document_id": str(uuid4()),
             "slug": slug,
         },
         secrets={"Cart-Secret": sold["cart_secret"], "Order-Secret": sold["view_secret"]},

@@ -43,6 +43,15 @@ PUBLIC: frozenset[Route] = PAGES | {
     ("GET", "/identity/confirm"),
     ("GET", "/privacy/v1/stores/{store_id}/data-map"),
     ("GET", "/privacy/download"),
+    ("GET", "/privacy/form"),
+    ("GET", "/privacy/request"),
+    ("POST", "/privacy/v1/stores/{store_id}/request-forms"),
+    ("POST", "/privacy/v1/stores/{store_id}/authorised-request-forms"),
+    # The token of the link in a mail, in the body, is what shows a request and what is done with it.
+    ("POST", "/privacy/v1/confirmations"),
+    ("POST", "/privacy/v1/status"),
+    ("POST", "/privacy/v1/status/withdrawal"),
+    ("POST", "/privacy/v1/status/documents"),
     # The token of the link, in the body, is what opens an export.
     ("POST", "/privacy/v1/downloads"),
     ("GET", "/privacy/v1/downloads/{download_id}"),
@@ -84,6 +93,10 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/requests"): CUSTOMER | {Role.OWNER, Role.PRIVACY_OFFICER},
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}"): CUSTOMER
     | {Role.OWNER, Role.PRIVACY_OFFICER},
+    ("POST", "/privacy/v1/stores/{store_id}/requests-on-behalf"): OFFICERS | {Role.SUPPORT},
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents/{document_id}"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents/{document_id}/checks"): OFFICERS,
     # These two are for merchants, who are customers of the platform's own store.
     ("POST", "/identity/v1/stores"): CUSTOMER,
     ("GET", "/identity/v1/stores"): CUSTOMER,
@@ -127,6 +140,14 @@ BODIES: Mapping[Route, Any] = {
         "password": "correct horse battery staple",
     },
     ("POST", "/identity/v1/stores/{store_id}/confirmations"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/stores/{store_id}/request-forms"): {
+        "right": "access",
+        "email": "person@vitrine.example",
+    },
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents/{document_id}/checks"): {
+        "accepted": True,
+        "seen": "A card.",
+    },
     ("POST", "/identity/v1/stores/{store_id}/tokens"): {
         "grant_type": "password",
         "email": "person@vitrine.example",

@@ -1,5 +1,6 @@
 """The real catalogues, after all migrations: no session reads or writes another store's rows, in any database."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -172,8 +173,24 @@ async def _made_up(superuser: Any, table: str) -> str:
         table,
     )
     names = [column["column_name"] for column in columns]
-    values = [_DUMMIES.get(column["udt_name"], "'1'") for column in columns]
+    words = await _words(superuser, table)
+    values = [
+        words.get(column["column_name"]) or _DUMMIES.get(column["udt_name"], "'1'") for column in columns
+    ]
     return f"INSERT INTO {table} ({', '.join(['store_id', *names])}) VALUES ({', '.join(['$1', *values])})"
+
+
+async def _words(superuser: Any, table: str) -> dict[str, str]:
+    """A word for each column that takes only some, as its check says."""
+    checks = await superuser.fetch(
+        "SELECT pg_get_constraintdef(oid) AS said FROM pg_constraint"
+        " WHERE conrelid = $1::regclass AND contype = 'c'",
+        table,
+    )
+    found = [
+        re.match(r"CHECK \(\(+(\w+)\)?::text = ANY \(\(?ARRAY\[('[^']+')", one["said"]) for one in checks
+    ]
+    return {one.group(1): one.group(2) for one in found if one}
 
 
 async def counts(connection: AsyncConnection, tables: list[str], store: Furnished) -> dict[str, int]:

@@ -32,8 +32,8 @@ def expected(request: Request) -> Sequence[str]:
 
 async def language_of(request: Request, store_id: UUID) -> str:
     """The store's, in a transaction of its own, which ends before the keyring is called."""
-    async with request.app.state.database.session(store_id) as session:
-        return (await policy_of(session, store_id)).language
+    async with request.app.state.database.transaction(store_id) as transaction:
+        return (await policy_of(transaction, store_id)).language
 
 
 # --- Who may what ----------------------------------------------------------------------------------------
