@@ -60,6 +60,7 @@ PUBLIC: frozenset[Route] = PAGES | {
 """What anybody may call. Every other route answers an anonymous caller with 401."""
 
 CUSTOMER = frozenset({Role.CUSTOMER})
+OFFICERS = frozenset({Role.OWNER, Role.PRIVACY_OFFICER})
 ANYBODY = frozenset(Role)
 ROLES: Mapping[Route, frozenset[Role]] = {
     ("POST", "/catalog/v1/stores/{store_id}/products"): MANAGERS,

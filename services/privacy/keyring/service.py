@@ -537,7 +537,7 @@ async def destroy_retired(keyring: Database, log: Database, *, key_ids: Sequence
     return [DestroyedKey(key_id=key_id, destroyed=key_id in destroyed) for key_id in key_ids]
 
 
-_KEYS_OF_BUCKETS = text("""
+_KEYS_OF_BUCKETS = Query("""
     SELECT asked.position, key_id
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),
         CAST(:retentions AS text[]), CAST(:buckets AS text[]))
@@ -557,15 +557,15 @@ async def destroy_buckets(
         "retentions": [one.retention for one in buckets],
         "buckets": [one.bucket for one in buckets],
     }
-    async with keyring.platform_session() as session:
-        await session.execute(_LOCK, values)
-        for row in await session.execute(_KEYS_OF_BUCKETS, values):
+    async with keyring.transaction(ALL_STORES) as transaction:
+        await _LOCK.rows(transaction, **values)
+        for row in await _KEYS_OF_BUCKETS.rows(transaction, **values):
             answers[row.position - 1].destroyed.append(row.key_id)
     doomed = [key_id for answer in answers for key_id in answer.destroyed]
-    async with log.platform_session() as session:
-        await destructions.append(session, doomed)
-    async with keyring.platform_session() as session:
-        await session.execute(_DELETE, {"key_ids": doomed})
+    async with log.transaction(ALL_STORES) as transaction:
+        await destructions.append(transaction, doomed)
+    async with keyring.transaction(ALL_STORES) as transaction:
+        await _DELETE.rows(transaction, key_ids=doomed)
     logger.info("keys destroyed", extra={"count": len(doomed), "batch": len(buckets)})
     return answers
 

@@ -269,7 +269,13 @@ async def test_a_bucket_that_ends_alone_takes_nothing_else_with_it(keyring: Runn
 
 @pytest.mark.parametrize(
     ("retention", "bucket"),
-    [(ACCOUNTING, "2026"), (ORDER, ""), (REQUEST, ""), (REQUEST, "nonsense"), (Retention.VERIFICATION, "2026")],
+    [
+        (ACCOUNTING, "2026"),
+        (ORDER, ""),
+        (REQUEST, ""),
+        (REQUEST, "nonsense"),
+        (Retention.VERIFICATION, "2026"),
+    ],
 )
 async def test_what_does_not_end_alone_is_no_bucket(
     keyring: RunningKeyring, retention: Retention, bucket: str
