@@ -340,10 +340,17 @@ async def test_a_store_named_in_the_sender_writes_from_the_platforms_address(
 ) -> None:
     sent: list[EmailMessage] = []
 
-    async def send(message: EmailMessage, **_: Any) -> None:
-        sent.append(message)
+    class Server:
+        async def __aenter__(self) -> "Server":
+            return self
 
-    monkeypatch.setattr("aiosmtplib.send", send)
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def send_message(self, message: EmailMessage) -> None:
+            sent.append(message)
+
+    monkeypatch.setattr("libs.common.mail._server", lambda _work: Server())  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     await platform.deliver(
         StoreOpened(
             store_id=platform.store_id, slug=f"s-{platform.store_id.hex}", name="Chez Ada, Paris", country="FR",
