@@ -776,3 +776,17 @@ async def test_an_explanation_is_computed_from_declarations_and_counts(platform:
     assert read.status_code == 200 and "boutique" in read.json()["processing"][0]["source"]
     assert (await platform.client.post(by_link, json={"token": "nobody"})).status_code == 404
     assert (await platform.client.post(by_link, json={})).status_code == 422
+
+
+async def test_a_clear_case_passes_by_itself_where_the_store_lets_it(platform: Platform) -> None:
+    await platform.decides(passing={"erasure": "when-clear"})
+    person = await platform.person()
+    request_id = await platform.opened(person, "erasure")
+    await platform.answer_all(request_id, Verb.PREVIEW)
+    found, _ = await platform.seen(request_id)
+    assert (found["state"], found["decision"], found["desk"]["decided_by"]) == ("running", "by-itself", None)
+    await platform.ask_keyring()
+    await platform.answer_all(request_id, Verb.ERASE)
+    await platform.ask_keyring()
+    await platform.answer_all(request_id, Verb.VERIFY_ERASED)
+    assert await platform.state(person, request_id) == "completed"
