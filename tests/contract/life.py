@@ -132,7 +132,7 @@ class Person:
         self.life.portable = await self._download(person)
         await self._err(owner, person, order)
         await self._dump("before the erasure")
-        await self._exercise(person, "erasure")
+        await self._exercise(person, "erasure", officer=owner)
         await self._dump("after the erasure")
         await until(self._nobody_is_waited_for, "the end of all requests to be measured")
         return self.life
@@ -196,7 +196,9 @@ class Person:
         found = await self.shop.call("POST", f"{orders}/order-searches", json=search, headers=owner.headers)
         assert [one["id"] for one in found["items"]] == [order["id"]]
 
-    async def _exercise(self, person: Account, right: str, late: str | None = None) -> None:
+    async def _exercise(
+        self, person: Account, right: str, late: str | None = None, officer: Account | None = None
+    ) -> None:
         """A right, until it is done; somebody answers only when it was measured that this is waited for."""
         frozen = self.platform.processes[f"{late}-worker"] if late else None
         if frozen:
@@ -209,11 +211,28 @@ class Person:
             await until(self._somebody_is_waited_for, "an open request to be measured")
             frozen.resume()
 
+        if officer is not None:
+            await self._decide(officer, f"{requests}/{opened['id']}")
+
         async def is_done() -> bool | None:
             seen = await self.shop.call("GET", f"{requests}/{opened['id']}", headers=person.headers)
             return seen["state"] == "completed" or None
 
         await until(is_done, f"{right} to be completed", 60)
+
+    async def _decide(self, officer: Account, request: str) -> None:
+        """The order is paid and not sent, so somebody looks, writes that down, and says yes."""
+
+        async def has_obligations() -> bool | None:
+            seen = await self.shop.call("GET", f"{request}/preview", headers=officer.headers)
+            named = [one["word"] for part in seen["parts"] for one in part["obligations"]]
+            return (not seen["unanswered"] and named == ["order-under-way"]) or None
+
+        await until(has_obligations, "everybody to have counted", 60)
+        note = {"text": f"{self.canaries.word} does not want the order any more."}
+        await self.shop.call("POST", f"{request}/notes", json=note, headers=officer.headers, expect=201)
+        headers = officer.headers | {"If-Match": "*"}
+        await self.shop.call("POST", f"{request}/decision", json={"approve": True}, headers=headers)
 
     async def _somebody_is_waited_for(self) -> bool | None:
         points = self.collector.measured().get(("vitrine-privacy-worker", "privacy.requests.age"), [])
