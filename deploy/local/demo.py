@@ -24,7 +24,9 @@ import httpx
 
 from deploy.local.platform import Platform
 from deploy.local.proof import Proof
+from deploy.local.rights import Rights
 from deploy.local.shop import CATALOGUE, PASSWORD, Account, Order, Shop, Surprise, key, until
+from deploy.local.told import expect, say
 
 
 class Demo:
@@ -38,6 +40,7 @@ class Demo:
         self.owner: Account
         self.order: Order
         self.person: Account
+        self.variant: str
         self.sales: Any
 
     async def play(self) -> None:
@@ -54,10 +57,11 @@ class Demo:
             await self.account()
         with chapter(5, "The person asks for their data and downloads it"):
             await self.export()
+        await self.rights()
         proof = await self.begin_proof()
-        with chapter(6, "The person asks for erasure; what the law keeps is named"):
+        with chapter(11, "The person asks for erasure; what the law keeps is named"):
             await self.erasure()
-        with chapter(7, "The proof: nothing that is left can be opened"):
+        with chapter(12, "The proof: nothing that is left can be opened"):
             await self.aftermath(proof)
 
     # --- 1 -----------------------------------------------------------------------------------------------
@@ -89,6 +93,7 @@ class Demo:
         variant = await self.variant_in_stock(found["items"])
         self.order = await self.shop.check_out(self.owner.store_id, self.guest, {variant: 2})
         await self.shop.order_settles(self.order, "awaiting_payment")
+        self.variant = variant
         say(f"order {self.order.number} is placed; catalog has reserved its stock and it awaits a transfer")
         await self.race()
 
@@ -120,25 +125,8 @@ class Demo:
     async def payment(self) -> None:
         """The merchant records the transfer; events do the rest; the merchant ships."""
         store = self.owner.store_id
-        seen = await self.shop.order(self.order)
-        body = {
-            "amount": seen["total"],
-            "method": "bank_transfer",
-            "received_on": str(datetime.now(UTC).date()),
-        }
-        path = f"/billing/v1/stores/{store}/orders/{self.order.id}"
-        await self.shop.reaches(f"{path}/receivable", 200, headers=self.owner.headers)
-
-        async def payable() -> bool | None:
-            receivable = await self.shop.call("GET", f"{path}/receivable", headers=self.owner.headers)
-            return receivable["state"] == "open" or None
-
-        await until(payable, "billing to expect the payment")
-        paid = await self.shop.call(
-            "POST", f"{path}/payments", json=body, headers=self.owner.headers | key(), expect=201
-        )
-        expect(bool(paid["invoice_number"]), f"billing booked it and issued invoice {paid['invoice_number']}")
-        await self.shop.order_settles(self.order, "paid")
+        invoice = await self.pay(self.order)
+        expect(bool(invoice), f"billing booked it and issued invoice {invoice}")
         answer = await self.shop.http.get(
             f"/orders/v1/stores/{store}/orders/{self.order.id}", headers=self.owner.headers
         )
@@ -150,7 +138,28 @@ class Demo:
         )
         await self.shop.order_settles(self.order, "fulfilled")
         say("the order is paid and fulfilled")
-        self.sales = await self.sales_figures()
+
+    async def pay(self, order: Order) -> str:
+        """The number of the invoice, once the order is paid."""
+        seen = await self.shop.order(order)
+        body = {
+            "amount": seen["total"],
+            "method": "bank_transfer",
+            "received_on": str(datetime.now(UTC).date()),
+        }
+        path = f"/billing/v1/stores/{self.owner.store_id}/orders/{order.id}"
+        await self.shop.reaches(f"{path}/receivable", 200, headers=self.owner.headers)
+
+        async def payable() -> bool | None:
+            receivable = await self.shop.call("GET", f"{path}/receivable", headers=self.owner.headers)
+            return receivable["state"] == "open" or None
+
+        await until(payable, "billing to expect the payment")
+        paid = await self.shop.call(
+            "POST", f"{path}/payments", json=body, headers=self.owner.headers | key(), expect=201
+        )
+        await self.shop.order_settles(order, "paid")
+        return str(paid["invoice_number"])
 
     async def sales_figures(self) -> Any:
         """The store's report, which holds no personal data."""
@@ -205,7 +214,28 @@ class Demo:
         )
         expect(PASSWORD not in text and "argon2" not in text, "no password is in it, in no form")
 
-    # --- 6 -----------------------------------------------------------------------------------------------
+    # --- 6 to 10 -----------------------------------------------------------------------------------------
+
+    async def rights(self) -> None:
+        """What else a person may ask, and what a store answers."""
+        rights = Rights(self.shop, owner=self.owner, person=self.person, order=self.order, run=self.run)
+        with chapter(6, "Rectification: a name is wrong, and the store approves what is right"):
+            await rights.rectification()
+        with chapter(7, "Restriction and its lifting: on hold, and a shop like any other meanwhile"):
+            await rights.restriction(self.variant)
+        with chapter(
+            8, "Objections: to marketing at once; another is weighed and refused on a ground of the law"
+        ):
+            await rights.objections()
+        with chapter(9, "A request by someone without an account"):
+            passer_by = await self.shop.check_out(self.owner.store_id, rights.passer_by, {self.variant: 1})
+            await self.shop.order_settles(passer_by, "awaiting_payment")
+            await self.pay(passer_by)
+            await rights.stranger()
+        with chapter(10, "An erasure that somebody must look at takes longer, and says why"):
+            await rights.more_time(passer_by)
+
+    # --- 11 ----------------------------------------------------------------------------------------------
 
     async def erasure(self) -> None:
         """Asked for, done everywhere, re-read, and answered with what is kept."""
@@ -216,10 +246,11 @@ class Demo:
         mail = await self.shop.mail(self.guest, invoice["until"][:4])
         expect(bool(mail), "the answer by mail says what is kept and until when")
 
-    # --- 7 -----------------------------------------------------------------------------------------------
+    # --- 12 ----------------------------------------------------------------------------------------------
 
     async def begin_proof(self) -> Proof | None:
-        """Dumps, and the person's keys, while everything still opens."""
+        """The figures; dumps, and the person's keys, while everything still opens."""
+        self.sales = await self.sales_figures()
         if self.platform is None:
             return None
         return await Proof.begin(
@@ -260,18 +291,6 @@ def broken(content: bytes) -> bytes:
 def catalogue() -> list[dict[str, str]]:
     """The rows of the demo catalogue."""
     return list(csv.DictReader(io.StringIO(CATALOGUE.read_text("utf-8-sig"))))
-
-
-def say(text: str) -> None:
-    """One thing seen."""
-    print(f"     ✓ {text}", flush=True)
-
-
-def expect(truth: bool, text: str) -> None:
-    """One thing seen, or Surprise."""
-    if not truth:
-        raise Surprise(f"expected: {text}")
-    say(text)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Who a person can complain to: the supervisory authorities of the EEA (GDPR, Art. 77), and California's agency."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
 
 from services.privacy.domain.rights import Law
 
 
-class Supervisor(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Supervisor:
     """An authority that hears complaints, by the name it goes by, and where it is found."""
 
     name: str
