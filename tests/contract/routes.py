@@ -52,6 +52,8 @@ PUBLIC: frozenset[Route] = PAGES | {
     ("POST", "/privacy/v1/status"),
     ("POST", "/privacy/v1/status/withdrawal"),
     ("POST", "/privacy/v1/status/documents"),
+    ("POST", "/privacy/v1/status/answers"),
+    ("POST", "/privacy/v1/status/explanation"),
     # The token of the link, in the body, is what opens an export.
     ("POST", "/privacy/v1/downloads"),
     ("GET", "/privacy/v1/downloads/{download_id}"),
@@ -98,13 +100,31 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents/{document_id}"): OFFICERS,
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents/{document_id}/checks"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/preview"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/preview"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/proposal"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/decision"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/extension"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/question"): OFFICERS,
+    ("PUT", "/privacy/v1/stores/{store_id}/requests/{request_id}/assignment"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/lifting"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/explanation"): OFFICERS | CUSTOMER,
+    ("GET", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
+    ("PUT", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/figures"): OFFICERS,
+    # Of the platform's own store.
+    ("GET", "/privacy/v1/escalations"): OFFICERS,
     # These two are for merchants, who are customers of the platform's own store.
     ("POST", "/identity/v1/stores"): CUSTOMER,
     ("GET", "/identity/v1/stores"): CUSTOMER,
     ("GET", "/privacy/v1/participants"): STAFF,
 }
 """Who may call what is not public."""
-OF_THE_PLATFORM = frozenset({("POST", "/identity/v1/stores"), ("GET", "/identity/v1/stores")})
+OF_THE_PLATFORM = frozenset(
+    {("POST", "/identity/v1/stores"), ("GET", "/identity/v1/stores"), ("GET", "/privacy/v1/escalations")}
+)
 
 # What a call needs besides its path to get as far as the object it names.
 BODIES: Mapping[Route, Any] = {
@@ -141,6 +161,14 @@ BODIES: Mapping[Route, Any] = {
         "password": "correct horse battery staple",
     },
     ("POST", "/identity/v1/stores/{store_id}/confirmations"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/decision"): {"approve": True},
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/extension"): {"reason": "complexity"},
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/question"): {
+        "text": "Which order do you mean?"
+    },
+    ("PUT", "/privacy/v1/stores/{store_id}/requests/{request_id}/assignment"): {"account_id": None},
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): {"text": "A note."},
+    ("PUT", "/privacy/v1/stores/{store_id}/settings"): {"lifting_notice_days": 7},
     ("POST", "/privacy/v1/stores/{store_id}/request-forms"): {
         "right": "access",
         "email": "person@vitrine.example",
