@@ -22,7 +22,7 @@ from services.privacy.domain.verification import DOCUMENT_BYTES, DOCUMENT_DAYS, 
 from services.privacy.kinds import DocumentContent
 from tests.privacy.conftest import Person, Platform
 from tests.privacy.test_letters import erased
-from tests.privacy.ways import PDF, asked, mails, open_store, post, requests_of, upload
+from tests.privacy.ways import PDF, asked, export, mails, open_store, post, requests_of, upload
 
 JPEG, PNG = b"\xff\xd8\xff\xe0canary", b"\x89PNG\r\n\x1a\ncanary"
 
@@ -239,7 +239,7 @@ async def test_the_end_of_a_request_is_the_end_of_its_documents(platform: Platfo
     person, token, request_id = await asked(platform)
     await upload(platform, token)
     await post(platform, "confirmations", token=token)
-    await platform.answer_all(request_id, Verb.EXPORT)
+    await export(platform, request_id)
     await endings.expire_documents(platform.work)
     await endings.destroy_keys(platform.work)
     seen = await documents(platform, request_id)

@@ -23,7 +23,16 @@ from services.privacy.domain.verification import ENOUGH, Proof, is_verified
 from services.privacy.kinds import NoteText
 from tests.privacy.conftest import Person, Platform
 from tests.privacy.test_letters import KEPT, erased
-from tests.privacy.ways import asked, mails, open_store, post, requests_of, send_form, token_of
+from tests.privacy.ways import (
+    asked,
+    export,
+    mails,
+    open_store,
+    post,
+    requests_of,
+    send_form,
+    token_of,
+)
 
 PATHS = ("confirmations", "status", "status/withdrawal")
 
@@ -66,7 +75,7 @@ async def test_confirming_twice_is_confirming_once(platform: Platform) -> None:
     again = (await post(platform, "confirmations", token=token)).json()
     assert first == again
     assert len(await platform.tasks(request_id, Verb.EXPORT)) == 1
-    await platform.answer_all(request_id, Verb.EXPORT)
+    await export(platform, request_id)
     over = await post(platform, "confirmations", token=token)
     assert (over.status_code, over.json()["state"]) == (200, "completed")
     [request] = await requests_of(platform, person)
@@ -250,7 +259,7 @@ async def test_the_store_sees_how_often_the_same_was_asked(platform: Platform) -
     for number in range(3):
         with platform.at(start + timedelta(days=30 * number)):
             ids.append(await platform.opened(person, "access"))
-            await platform.answer_all(ids[-1], Verb.EXPORT)
+            await export(platform, ids[-1])
     with platform.at(start + timedelta(days=400)):
         await send_form(platform, person.email)
         late = (await requests_of(platform, person))[-1].id

@@ -25,6 +25,7 @@ from tests.privacy.ways import (
     PDF,
     addressees,
     asked,
+    export,
     mails,
     open_store,
     post,
@@ -234,7 +235,7 @@ async def test_whoever_is_signed_in_verifies_what_they_join_under_their_own_law(
     [request] = await requests_of(platform, person)
     assert (request.law, request.way, request.agent) == ("gdpr", "session", None)
     assert (request.due_on - request.verified_at.date()).days in range(27, 36)
-    await platform.answer_all(request.id, Verb.EXPORT)
+    await export(platform, request.id)
     templates = [template for template, _, _ in await mails(platform, person)]
     assert "agent-request-completed" not in templates and "export-ready" in templates
 
@@ -364,7 +365,7 @@ async def test_an_agent_is_acknowledged_and_the_person_is_asked(platform: Platfo
         and "#token" not in written["agent-request-received"]
     )
     await post(platform, "confirmations", token=await token_of(platform, person))
-    await platform.answer_all(request.id, Verb.EXPORT)
+    await export(platform, request.id)
     outcome = {template: body for template, _, body in await mails(platform, person)}
     assert "agent-request-completed" in outcome and "export-ready" in outcome
     assert "#token" not in outcome["agent-request-completed"]

@@ -8,6 +8,7 @@ import httpx
 from sqlalchemy import select, text
 
 from libs.common.events.identity import StoreOpened
+from libs.common.events.privacy import Verb
 from libs.common.mail import RequestLetter, WaitingLetter
 from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Purpose
@@ -94,3 +95,9 @@ async def upload(
     return await platform.client.post(
         "/privacy/v1/status/documents", data={"token": token}, files={"file": (name, content)}
     )
+
+
+async def export(platform: Platform, request_id: UUID) -> None:
+    """Everybody answers that they hold nothing, and the archive is made."""
+    await platform.answer_all(request_id, Verb.EXPORT)
+    await platform.assemble()
