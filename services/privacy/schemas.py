@@ -11,6 +11,7 @@ from libs.common.personal.vocabulary import Category, Purpose
 from libs.common.text import Text
 from services.privacy.asked import Asked
 from services.privacy.authorities import Supervisor
+from services.privacy.desk_schemas import Question
 from services.privacy.domain.deadlines import Word
 from services.privacy.domain.decisions import Decision, Extension, Ground
 from services.privacy.domain.problems import RightIncomplete
@@ -240,6 +241,7 @@ class RequestStatus(RequestSummary):
     extension: str | None = Field(None, description="Why the answer takes longer.")
     refusal: Refusal | None = None
     kept: list[Retained] = Field([], description="What the law keeps: why, and until when.")
+    questions: list[Question] = Field([], description="What the store asked, oldest first.")
 
 
 # --- Documents -------------------------------------------------------------------------------------------

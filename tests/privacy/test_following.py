@@ -153,6 +153,22 @@ async def test_a_refusal_is_shown_with_its_ground(platform: Platform) -> None:
     assert seen["refusal"]["article"].startswith("GDPR, Art. 11(2)")
 
 
+async def test_a_question_of_the_store_is_shown_and_answered_by_the_link(platform: Platform) -> None:
+    _, token, request_id = await asked(
+        platform, "rectification", corrections=[{"category": "user.name", "value": "Ada"}]
+    )
+    await post(platform, "confirmations", token=token)
+    put = await platform.do(request_id, "question", {"text": "canary: which order?"})
+    assert put.status_code < 300, put.text
+    seen = (await post(platform, "status", token=token)).json()
+    assert [one["text"] for one in seen["questions"]] == ["canary: which order?"]
+    assert seen["awaited"]["answer"] and seen["awaited"]["document"] and seen["stopped_since"] is not None
+    assert (await post(platform, "status/answers", token=token, text="The first.")).status_code == 204
+    seen = (await post(platform, "status", token=token)).json()
+    assert (seen["awaited"]["answer"], seen["stopped_since"]) == (False, None)
+    assert seen["questions"][0]["answered_at"] is not None
+
+
 # --- On somebody's behalf --------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from services.privacy.api.means import Now, expected
 from services.privacy.api.uploads import described, form_with
 from services.privacy.domain.problems import StatusGone
 from services.privacy.schemas import LinkToken, RequestStatus
-from services.privacy.service import documents, following
+from services.privacy.service import documents, following, noting
 from services.privacy.service.replying import followed
 
 router = APIRouter(tags=["privacy"])
@@ -30,9 +30,15 @@ async def confirm(request: Request, response: Response, sent: LinkToken, at: Now
 
 
 @router.post("/status", responses=refusals(404))
-async def read_status(request: Request, response: Response, sent: LinkToken) -> RequestStatus:
-    """Where the request is, by when it must be answered, what is waited for, what is kept."""
-    return await following.follow(request.app.state.database, _secret(response, sent.token))
+async def read_status(
+    request: Request, response: Response, sent: LinkToken, vault: OpenVault
+) -> RequestStatus:
+    """Where the request is, by when it must be answered, what was asked and is waited for, what is kept."""
+    database = request.app.state.database
+    found = await followed(database, _secret(response, sent.token))
+    status = await following.follow(database, sent.token.get_secret_value())
+    asked = await noting.questions(database, vault, store_id=found.store_id, request_id=found.id)
+    return status.model_copy(update={"questions": asked})
 
 
 @router.post("/status/withdrawal", responses=refusals(404, 409))
