@@ -240,6 +240,7 @@ class RequestStatus(RequestSummary):
     extended_at: datetime | None = None
     extension: str | None = Field(None, description="Why the answer takes longer.")
     refusal: Refusal | None = None
+    supervisor: Supervisor = Field(description="Where one can complain.")
     kept: list[Retained] = Field([], description="What the law keeps: why, and until when.")
     questions: list[Question] = Field([], description="What the store asked, oldest first.")
 

@@ -151,6 +151,7 @@ async def test_a_refusal_is_shown_with_its_ground(platform: Platform) -> None:
     seen = (await post(platform, "status", token=token)).json()
     assert (seen["state"], seen["refusal"]["ground"]) == ("refused", "not-identified")
     assert seen["refusal"]["article"].startswith("GDPR, Art. 11(2)")
+    assert seen["supervisor"]["website"].startswith("https://")
 
 
 async def test_a_question_of_the_store_is_shown_and_answered_by_the_link(platform: Platform) -> None:

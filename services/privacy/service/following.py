@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.db import Database
 from libs.common.events.privacy import Retained, Verb
 from libs.common.stores import KnownStore
+from services.privacy.authorities import supervisor_of
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import OVER, UNDECIDED, State, TaskState
@@ -79,6 +80,7 @@ async def status(session: AsyncSession, request_id: UUID) -> RequestStatus:
         extension=request.extension,
         refusal=_refusal(request),
         kept=await _kept(session, request) if state is State.COMPLETED else [],
+        supervisor=supervisor_of(Law(request.law), policy.country),
     )
 
 
