@@ -15,8 +15,6 @@ from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, LONGEST_PAUSE, OPEN
 from services.privacy.engine.tasks import COLUMNS, SOURCE, task, traces_of
 
-_LEASE_SECONDS = 15.0
-_AT_ONCE = 500
 _ISSUED_AGAIN_AT_ONCE = 50
 """A queue is not a loss: when many wait, most are only waiting their turn, and issuing all again would lengthen it."""
 

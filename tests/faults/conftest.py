@@ -157,19 +157,33 @@ class Running:
         body = {"right": right, "email": person.email}
         return (await self.persist("POST", path, json=body, headers=person.headers | key())).json()
 
+    async def let_pass(self, right: str, how: str) -> None:
+        """Whether requests of a right wait for somebody who decides. Every test begins with the defaults."""
+        await self._settle_on({"passing": {right: how}})
+
+    async def as_by_default(self) -> None:
+        """Take back what a test has decided for the store."""
+        await self._settle_on({})
+
+    async def _settle_on(self, settings: dict[str, Any]) -> None:
+        path = f"/privacy/v1/stores/{self.owner.store_id}/settings"
+        seen = await self.persist("GET", path, headers=self.owner.headers)
+        headers = self.owner.headers | {"If-Match": seen.headers["etag"]}
+        await self.persist("PUT", path, json=settings, headers=headers)
+
     async def request(self, request_id: str) -> dict[str, Any]:
         """A request as the store's owner sees it."""
         path = f"/privacy/v1/stores/{self.owner.store_id}/requests/{request_id}"
         return (await self.persist("GET", path, headers=self.owner.headers)).json()
 
-    async def ends(self, request_id: str, *states: str) -> dict[str, Any]:
+    async def ends(self, request_id: str, *states: str, within: float = PATIENCE) -> dict[str, Any]:
         """A request once it has ended, by itself."""
 
         async def look() -> dict[str, Any] | None:
             seen = await self.request(request_id)
             return seen if seen["state"] in (states or ("completed",)) else None
 
-        return await until(look, "the request to end", PATIENCE)
+        return await until(look, "the request to end", within)
 
     # --- What holds --------------------------------------------------------------------------------------
 
@@ -283,5 +297,6 @@ async def running(under_test: Running) -> AsyncIterator[Running]:
     shop, owner = under_test.shop, under_test.owner
     under_test.merchant = await shop.sign_in(under_test.merchant.email)
     under_test.owner = await shop.act_at(under_test.merchant, owner.store_id)
+    await under_test.as_by_default()
     under_test.refusals.clear()
     yield under_test

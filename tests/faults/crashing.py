@@ -49,11 +49,12 @@ SILENCE = 3.0
 _LEASES = {
     "libs.common.mail": ("_LEASE", timedelta(seconds=SILENCE)),
     "libs.common.personal.jobs": ("_LEASE_SECONDS", SILENCE),
-    "services.privacy.duties": ("_LEASE_SECONDS", SILENCE),
+    "services.privacy.key_tasks": ("_LEASE_SECONDS", SILENCE),
+    "services.privacy.endings": ("_LEASE_SECONDS", SILENCE),
     "services.privacy.assembling": ("_LEASE_SECONDS", SILENCE),
     "services.privacy.letters": ("_LEASE_SECONDS", SILENCE),
 }
-"""What is leased while it is done: letters, exports, archives, questions to the keyring."""
+"""What is leased while it is done: letters, exports, archives, questions to the keyring, keys that are to go."""
 
 
 class Fuse:
@@ -84,10 +85,11 @@ def hurry(service: str) -> None:
         assert name in defaults
         defaults[name] = SILENCE
 
-    def give_up_soon(connection: Any, _record: Any) -> None:
-        connection.cursor().execute(f"SET idle_in_transaction_session_timeout = '{SILENCE}s'")
+    def give_up_soon(_dialect: Any, _record: Any, _arguments: Any, given: dict[str, Any]) -> None:
+        limit = {"idle_in_transaction_session_timeout": f"{SILENCE}s"}
+        given["server_settings"] = given.get("server_settings", {}) | limit
 
-    event.listen(Engine, "connect", give_up_soon)
+    event.listen(Engine, "do_connect", give_up_soon)
 
 
 def arm(fuse: Fuse) -> None:

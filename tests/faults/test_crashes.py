@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from deploy.local.shop import Account
-from tests.faults.conftest import Running, becomes, burnt, ended
+from tests.faults.conftest import PATIENCE, Running, becomes, burnt, ended
 from tests.faults.crashing import POINTS
 from tests.faults.load import load
 
@@ -26,7 +26,8 @@ async def test_workers_killed_at_every_point_lose_and_double_nothing(running: Ru
 async def _use_rights(running: Running, person: Account, crashing: list[asyncio.Task[None]]) -> None:
     """Ask for one's data again and again, and for its erasure in the end. Every request is completed."""
     while not all(task.done() for task in crashing):
-        await running.ends((await running.ask(person, "access"))["id"])
+        # Whoever is killed over it is given up after a silence that doubles, and the killing takes its time too.
+        await running.ends((await running.ask(person, "access"))["id"], within=3 * PATIENCE)
     await running.ends((await running.ask(person, "erasure"))["id"])
 
 
