@@ -129,9 +129,7 @@ class Rights:
             [one.status_code for one in sent] == [202, 202] and sent[0].text == sent[1].text,
             "the reply to an unknown address is the reply to a known one",
         )
-        token = (await self.shop.link_in_mail(self.passer_by, "/privacy/request")).partition("#token=")[2]
-        link = {"token": token}
-        waiting = await self.shop.call("POST", "/privacy/v1/status", json=link)
+        link, waiting = await self.sent_to_stranger("access")
         expect(waiting["state"] == "verifying", "it waits until the mail's link is followed")
         await self.shop.call("POST", "/privacy/v1/confirmations", json=link)
 
@@ -147,9 +145,8 @@ class Rights:
         forms = f"/privacy/v1/stores/{self.owner.store_id}/request-forms"
         body = {"right": "erasure", "email": self.passer_by}
         await self.shop.call("POST", forms, json=body, headers=key(), expect=202)
-        mail = await self.shop.mail(self.passer_by, "/privacy/request")
-        token = next(link for link in mail["links"] if "/privacy/request" in link).partition("#token=")[2]
-        await self.shop.call("POST", "/privacy/v1/confirmations", json={"token": token})
+        link, _ = await self.sent_to_stranger("erasure")
+        await self.shop.call("POST", "/privacy/v1/confirmations", json=link)
         request = await self.waiting("erasure")
         preview = await self.previewed(request)
         words = [one["word"] for part in preview["parts"] for one in part["obligations"]]
@@ -164,6 +161,17 @@ class Rights:
         await self.decide(request, "decision", approve=True)
         await self.reaches(request, "completed")
         say("the store approves, and it is done")
+
+    async def sent_to_stranger(self, right: str) -> tuple[dict[str, str], dict[str, Any]]:
+        """What the newest mail's link holds, and the request behind it, once that mail is about this right."""
+
+        async def look() -> tuple[dict[str, str], dict[str, Any]] | None:
+            link = await self.shop.link_in_mail(self.passer_by, "/privacy/request")
+            sent = {"token": link.partition("#token=")[2]}
+            seen = await self.shop.call("POST", "/privacy/v1/status", json=sent)
+            return (sent, seen) if seen["right"] == right else None
+
+        return await until(look, f"a mail about the request for {right}")
 
     async def waiting(self, right: str) -> dict[str, Any]:
         """The store's request for a right that waits for a decision."""
