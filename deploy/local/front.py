@@ -53,13 +53,14 @@ def front(
 ) -> Starlette:
     """The application that answers what belongs to no service.
 
-    `demo_store` is where a few lines about the demo store appear once it is filled.
+    `demo_store` is where a few lines about the demo store appear once it is filled, `{url}` in the place of ours.
     """
 
     def home(request: Request) -> Response:
         about = {name: ABOUT.get(name, "") for name in services}
         store = demo_store.read_text() if demo_store and demo_store.exists() else ""
-        return _page("front.html", services=about, url=_origin(request), store=store)
+        url = _origin(request)
+        return _page("front.html", services=about, url=url, store=store.replace("{url}", url))
 
     async def missing(_request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

@@ -71,7 +71,8 @@ async def _seed(platform: Platform) -> None:
         seeding.kill()
         raise
     if seeding.returncode == 0:
-        platform.demo_store.write_bytes(words)
+        # The next start may be on another port.
+        platform.demo_store.write_bytes(words.replace(platform.url.encode(), b"{url}"))
     else:
         say("  the demo store could not be made: " + problems.decode(errors="replace").strip()[-500:])
 
@@ -82,7 +83,7 @@ def _welcome(platform: Platform, seconds: float) -> None:
     say(f"  mails        {platform.url}/mailbox")
     if platform.demo_store.exists():
         for line in platform.demo_store.read_text().splitlines():
-            say(f"  {line}")
+            say(f"  {line.replace('{url}', platform.url)}")
     say(f"  see it all   VITRINE_URL={platform.url} make demo   (in a second terminal)")
     say(f"  logs         {platform.data / 'logs'}")
     say("\nCtrl-C stops everything.")

@@ -28,6 +28,7 @@ def main() -> None:
     url = parser.parse_args().url
     store_id = asyncio.run(seed(url))
     print(f"demo store   {url}/catalog/v1/stores/{store_id}/products")
+    print(f"its rights   {url}/privacy/form?store={store_id}")
     print(f"merchant     {MERCHANT}, password: {PASSWORD}")
 
 
