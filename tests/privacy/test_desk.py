@@ -310,7 +310,7 @@ async def test_a_refusal_says_why_on_what_ground_and_where_to_complain(
         "excessive",
         "GDPR, Art. 12(5)",
     )
-    assert found["supervisor"][1] == "https://www.cnil.fr"
+    assert found["supervisor"]["website"] == "https://www.cnil.fr"
     assert reason not in response.text
     [(template, subject, body)] = await mails(platform, person)
     assert (template, subject) == ("request-refused", "Votre demande est refusée")
@@ -394,6 +394,7 @@ async def test_a_question_stops_the_clock_until_it_is_answered_by_the_link(
     with platform.at(MONDAY):
         person, request_id = await deciding_on(platform)
         assert (await platform.do(request_id, "question", {"text": asked})).status_code == 200
+    with platform.at(MONDAY + timedelta(minutes=1)):
         second = await platform.do(request_id, "question", {"text": "And which colour?"})
         assert second.status_code == 200
         found = second.json()
@@ -465,7 +466,7 @@ async def test_californias_clock_does_not_stop(platform: Platform) -> None:
         extended = await platform.do(request_id, "extension", {"reason": "complexity"})
         assert extended.json()["due_on"] == "2027-05-30"
         assert extended.json()["stopped_since"] is not None
-    assert found["right"] == "delete" and "cppa.ca.gov" in found["supervisor"][1]
+    assert found["right"] == "delete" and "cppa.ca.gov" in found["supervisor"]["website"]
 
 
 # --- Assigning and noting ----------------------------------------------------------------------------------

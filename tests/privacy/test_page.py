@@ -98,7 +98,7 @@ async def test_the_page_of_the_link_lets_the_browser_itself_fetch_the_archive(
     async with serving(platform.app) as url, browsing() as tab:
         await tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         await tab.open(f"{url}/privacy/download?language=fr#token={token}", width=360, height=800)
-        await tab.evaluate("document.getElementById('fetch').click()")
+        await tab.evaluate("document.getElementById('button').click()")
         await until(partial(asyncio.to_thread, archive.exists), 30, "nothing was downloaded")
         assert "téléchargement a commencé" in await tab.evaluate(words)
         assert zipfile.ZipFile(archive).testzip() is None
@@ -107,7 +107,7 @@ async def test_the_page_of_the_link_lets_the_browser_itself_fetch_the_archive(
         )
         assert tab.complaints == []
         await tab.open(f"{url}/privacy/download?language=fr&again#token=unknown", width=360, height=800)
-        await tab.evaluate("document.getElementById('fetch').click()")
+        await tab.evaluate("document.getElementById('button').click()")
 
         async def said() -> bool:
             return "plus valable" in await tab.evaluate(words)
