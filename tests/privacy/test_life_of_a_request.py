@@ -256,7 +256,7 @@ async def test_a_request_lives_as_the_law_says(platform: Platform) -> None:
     await platform.decides(passing={"erasure": "officer"}, enough={"erasure": ["document"]})
     Life.platform, Life.loop = platform, asyncio.get_running_loop()
     bounds = settings(
-        max_examples=15,
+        max_examples=8,
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

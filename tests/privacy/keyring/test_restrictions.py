@@ -436,5 +436,5 @@ async def test_keys_are_as_a_plain_model_says_whatever_happens_to_them(keyring: 
         return asyncio.run_coroutine_threadsafe(work, loop).result(30)
 
     machine = type("KeysOfAPerson", (Keys,), {"keyring": keyring, "run": staticmethod(run)})
-    often = settings(max_examples=25, stateful_step_count=25, deadline=None)
+    often = settings(max_examples=12, stateful_step_count=25, deadline=None)
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=often)
