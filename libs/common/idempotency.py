@@ -91,9 +91,7 @@ async def once(
     if key is None:
         reply, location = await _made(make)
         return _reply(reply, location, status=status if isinstance(status, int) else status())
-    key_hash = hashlib.sha256(f"{request.method} {request.url.path}\0{caller}\0{key}".encode()).digest()
-    sent = await request.body() if body is None else body
-    request_hash = hashlib.sha256(key.encode() + b"\0" + sent).digest()
+    key_hash, request_hash = await _hashes(request, key, caller, body)
     if not await _claim(session, store_id, key_hash, request_hash):
         return await _replay(session, store_id, key_hash, request_hash)
     reply, location = await _made(make)
@@ -104,6 +102,34 @@ async def once(
         .values(status=given, reply=reply, location=location)
     )
     return _reply(reply, location, status=given)
+
+
+async def replayed(
+    session: AsyncSession,
+    request: Request,
+    key: str | None,
+    *,
+    store_id: UUID,
+    caller: str,
+    body: bytes | None = None,
+) -> Response | None:
+    """The reply that `once` gave before for this key, if it did: for a command that prepares much before it is made.
+
+    Raises KeyReused.
+    """
+    if key is None:
+        return None
+    key_hash, request_hash = await _hashes(request, key, caller, body)
+    if await session.get(IdempotencyRecord, (store_id, key_hash)) is None:
+        return None
+    return await _replay(session, store_id, key_hash, request_hash)
+
+
+async def _hashes(request: Request, key: str, caller: str, body: bytes | None) -> tuple[bytes, bytes]:
+    """Of the key, as this caller's for this route, and of what was sent with it."""
+    key_hash = hashlib.sha256(f"{request.method} {request.url.path}\0{caller}\0{key}".encode()).digest()
+    sent = await request.body() if body is None else body
+    return key_hash, hashlib.sha256(key.encode() + b"\0" + sent).digest()
 
 
 async def _made(make: Callable[[], Awaitable[tuple[BaseModel, str | None]]]) -> tuple[bytes, str | None]:

@@ -272,7 +272,7 @@ class NewSettings(BaseModel):
     enough: dict[Right, Annotated[list[Proof], Field(min_length=1, max_length=len(Proof))]] = Field(
         {}, description="The proofs each of which is enough."
     )
-    lifting_notice_days: Annotated[int, Field(ge=1, le=28)] | None = Field(
+    lifting_notice_days: Annotated[int, Field(strict=True, ge=1, le=28)] | None = Field(
         None, description="How long before a restriction is lifted its person is told."
     )
     desk: DeskView | None = Field(

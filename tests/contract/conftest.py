@@ -38,6 +38,8 @@ async def house(platform_environment: Mapping[str, str], keyring: RunningKeyring
             patch.setenv(name, value)
         # Hashes and pauses that cost little: here they are not the matter.
         patch.setenv("IDENTITY_ANSWER_STEP", "0.02")
+        patch.setenv("PRIVACY_ANSWER_STEP", "0.02")
+        patch.setenv("PRIVACY_FORMS_PER_ADDRESS", "100000")
         patch.setattr(passwords, "MEMORY_KIB", 1024)
         present.cache_clear()
         apps = {service: _app(service) for service in SERVICES}

@@ -22,6 +22,7 @@ from libs.common.personal.data import Sealed
 from libs.common.personal.vault import Vault
 from libs.common.personal.vocabulary import Purpose
 from services.billing import consumer as billing
+from services.privacy.models import Request
 from tests.deliveries import deliver, hand_over
 from tests.tokens import authorization
 
@@ -76,6 +77,24 @@ class House:
                 if type(event.data) in handlers:
                     await hand_over(handlers, self.database(hearer), [event])
         return len(rows)
+
+    async def followed(self, store_id: UUID) -> tuple[str, str]:
+        """The request of somebody who sent a form, and the secret of the link in the mails about it."""
+        email = f"canary-{uuid4().hex}@vitrine.example"
+        form = {"right": "access", "email": email}
+        await self.call("POST", f"/privacy/v1/stores/{store_id}/request-forms", json=form, expect=202)
+        vault: Vault = self.apps["privacy"].state.vault
+        subject_id = await vault.subject_id(store_id, email)
+        async with self.database("privacy").session(store_id) as session:
+            request = (await session.scalars(select(Request).where(Request.subject_id == subject_id))).one()
+        assert request.contact is not None
+        contact = await vault.open(
+            request.contact,
+            store_id=store_id,
+            subject_id=subject_id,
+            purpose=Purpose.RIGHTS_OF_THE_PERSON,
+        )
+        return str(request.id), contact.status_token
 
     async def person(self, store_id: UUID, email: str | None = None) -> Person:
         """A new account, confirmed with the link of its mail, and signed in."""
@@ -151,6 +170,13 @@ async def furnish(house: House, merchant: Person) -> Furnished:
         headers=customer.headers,
         expect=201,
     )
+    await house.call(
+        "PUT",
+        f"/privacy/v1/stores/{store_id}/settings",
+        json={"lifting_notice_days": 7},
+        headers=authorization(store_id, Role.OWNER) | {"If-Match": "*"},
+        expect=204,
+    )
     # Billing hears of an order before it hears that the order was placed.
     early = OrderConfirmed(order_id=uuid4(), version=2)
     await deliver(billing.HANDLERS, house.database("billing"), store_id, early)
@@ -170,6 +196,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "session_id": sessions["items"][0]["id"],
             "request_id": request["id"],
             "document_id": str(uuid4()),
+            "download_id": str(uuid4()),
             "slug": slug,
         },
         secrets={"Cart-Secret": sold["cart_secret"], "Order-Secret": sold["view_secret"]},

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import shutil
 import tempfile
 import zipfile
@@ -22,6 +23,7 @@ from deploy.local.shop import PASSWORD, Account, Shop, key, until
 from tests import variables
 from tests.contract.otlp import Collector
 
+_SUPPORT = "essential.service.operations.support"
 _SHEET = (
     "Handle,Title,Body (HTML),Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
 )
@@ -130,6 +132,8 @@ class Person:
         self.life.archive = await self._download(person)
         await self._exercise(person, "portability")
         self.life.portable = await self._download(person)
+        await self._be_answered(owner, person)
+        await self._ask_without_account(owner)
         await self._err(owner, person, order)
         await self._dump("before the erasure")
         await self._exercise(person, "erasure", officer=owner)
@@ -233,6 +237,102 @@ class Person:
         await self.shop.call("POST", f"{request}/notes", json=note, headers=officer.headers, expect=201)
         headers = officer.headers | {"If-Match": "*"}
         await self.shop.call("POST", f"{request}/decision", json={"approve": True}, headers=headers)
+
+    async def _be_answered(self, owner: Account, person: Account) -> None:
+        """Rights that somebody weighs, with a question and its answer, a reason, and what is put on hold."""
+        word = self.canaries.word
+        correction = {"category": "user.name", "value": f"{self.canaries.name} III", "reason": f"Not {word}."}
+        request = await self._to_be_weighed(owner, person, "rectification", corrections=[correction])
+        shown = await self.shop.call("GET", f"{request}/proposal", headers=owner.headers)
+        assert word in str(shown)
+        headers = owner.headers | {"If-Match": "*"}
+        question = f"Is it {word} with a z?"
+        await self.shop.call("POST", f"{request}/question", json={"text": question}, headers=headers)
+        await self.shop.mail(self.canaries.email, question)
+        answer = {"token": await self._token(self.canaries.email), "text": f"It is {word}."}
+        await self.shop.call("POST", "/privacy/v1/status/answers", json=answer, expect=204)
+        notes = await self.shop.call("GET", f"{request}/notes", headers=owner.headers)
+        assert {question, answer["text"]} <= {note["text"] for note in notes["items"]}
+        await self.shop.call("POST", f"{request}/decision", json={"approve": True}, headers=headers)
+        await self._ends(owner, request, "completed")
+        objection = await self._to_be_weighed(owner, person, "objection", purpose=_SUPPORT)
+        refusal = {"refuse": "compelling-grounds", "explanation": f"We answer {word}'s questions."}
+        await self.shop.call("POST", f"{objection}/decision", json=refusal, headers=headers)
+        await self._ends(owner, objection, "refused")
+        await self.shop.mail(self.canaries.email, refusal["explanation"])
+        await self._exercise(person, "restriction")
+        await self._exercise(person, "restriction-lifting")
+
+    async def _to_be_weighed(self, owner: Account, person: Account, right: str, **more: Any) -> str:
+        """The path of a request to which everybody has said what they hold."""
+        requests = f"/privacy/v1/stores/{person.store_id}/requests"
+        body = {"right": right, "email": self.canaries.email, **more}
+        opened = await self.shop.call("POST", requests, json=body, headers=person.headers | key(), expect=201)
+        path = f"{requests}/{opened['id']}"
+
+        async def is_counted() -> bool | None:
+            seen = await self.shop.call("GET", f"{path}/preview", headers=owner.headers)
+            return not seen["unanswered"] or None
+
+        await until(is_counted, "everybody to have counted", 60)
+        await self._ends(owner, path, "deciding")
+        return path
+
+    async def _ends(self, owner: Account, request: str, state: str) -> None:
+        async def is_there() -> bool | None:
+            seen = await self.shop.call("GET", request, headers=owner.headers)
+            return seen["state"] == state or None
+
+        await until(is_there, f"a request to be {state}", 60)
+
+    async def _token(self, email: str) -> str:
+        return (await self.shop.link_in_mail(email, "/privacy/request")).partition("#token=")[2]
+
+    async def _ask_without_account(self, owner: Account) -> None:
+        """A form of an agent with an authorisation, a document that shows whose it is, and a letter."""
+        word, store = self.canaries.word, f"/privacy/v1/stores/{owner.store_id}"
+        email, agent = f"canary.form.{word}@vitrine.example", f"canary.agent.{word}@vitrine.example"
+        form = {"right": "access", "email": email, "agent": {"name": f"Agent {word}", "email": agent}}
+        paper = ("paper.pdf", f"%PDF-1.7 {self.canaries.name}".encode(), "application/pdf")
+        await self.shop.call(
+            "POST",
+            f"{store}/authorised-request-forms",
+            data={"form": json.dumps(form)},
+            files={"authorisation": paper},
+            expect=202,
+        )
+        await self.shop.mail(agent, word)
+        token = await self._token(email)
+        await self.shop.call(
+            "POST", "/privacy/v1/status/documents", data={"token": token}, files={"file": paper}, expect=201
+        )
+        [request] = [
+            one
+            for one in (await self.shop.call("GET", f"{store}/requests", headers=owner.headers))["items"]
+            if one["state"] == "verifying"
+        ]
+        documents = f"{store}/requests/{request['id']}/documents"
+        waiting = (await self.shop.call("GET", documents, headers=owner.headers))["waiting"]
+        assert len(waiting) == 2
+        for document in waiting:
+            seen = await self.shop.http.get(f"{documents}/{document['id']}", headers=owner.headers)
+            assert seen.content == paper[1]
+            await self.shop.call(
+                "POST",
+                f"{documents}/{document['id']}/checks",
+                json={"accepted": True, "seen": f"A paper of {word}."},
+                headers=owner.headers | key(),
+                expect=201,
+            )
+        letter = {"right": "access", "email": f"canary.letter.{word}@vitrine.example", "channel": "letter"}
+        await self.shop.call(
+            "POST",
+            f"{store}/requests-on-behalf",
+            json=letter | {"seen": f"A letter of {word}."},
+            headers=owner.headers | key(),
+            expect=201,
+        )
+        await self._token(letter["email"])
 
     async def _somebody_is_waited_for(self) -> bool | None:
         points = self.collector.measured().get(("vitrine-privacy-worker", "privacy.requests.age"), [])

@@ -161,6 +161,11 @@ BODIES: Mapping[Route, Any] = {
         "password": "correct horse battery staple",
     },
     ("POST", "/identity/v1/stores/{store_id}/confirmations"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/confirmations"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/status"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/status/withdrawal"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/status/explanation"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/status/answers"): {"token": "a" * 43, "text": "The second one."},
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/decision"): {"approve": True},
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/extension"): {"reason": "complexity"},
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/question"): {
@@ -172,6 +177,12 @@ BODIES: Mapping[Route, Any] = {
     ("POST", "/privacy/v1/stores/{store_id}/request-forms"): {
         "right": "access",
         "email": "person@vitrine.example",
+    },
+    ("POST", "/privacy/v1/stores/{store_id}/requests-on-behalf"): {
+        "right": "access",
+        "email": "person@vitrine.example",
+        "channel": "letter",
+        "seen": "A letter.",
     },
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/documents/{document_id}/checks"): {
         "accepted": True,

@@ -35,6 +35,7 @@ from libs.common.events.orders import (
 from libs.common.events.privacy import (
     ExportChunk,
     ExportedRecords,
+    KeysChanged,
     KeysDestroyed,
     Outcome,
     ParticipantAnnounced,
@@ -125,12 +126,13 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
     TaskAnswered: _answered,
     ExportChunk: _chunk,
     KeysDestroyed: lambda story: KeysDestroyed(subject_id=story.subject_id, generation=1),
+    KeysChanged: lambda story: KeysChanged(subject_id=story.subject_id, generation=1),
     ParticipantAnnounced: lambda story: ParticipantAnnounced(
         participant="catalog", public_key=story.catalog_key.as_dict(private=False), data_map=[]
     ),
 }
-IN_MEMORY = frozenset({KeysDestroyed})
-"""What changes no row: opened keys are dropped where they are held."""
+IN_MEMORY = frozenset({KeysDestroyed, KeysChanged})
+"""What changes no row: opened keys are dropped where they are held, or asked for again."""
 
 
 def heard(*, by_contract: Callable[[type[Event]], bool] = lambda _: True) -> Any:

@@ -277,17 +277,30 @@ async def lift(
     vault: OpenVault,
     session: Session,
     at: Now,
-    response: Response,
-) -> RequestSummary:
+    key: IdempotencyKey = None,
+) -> Response:
     """Lift a restriction that was carried out: the person is told first, and it ends some days later."""
     database = request.app.state.database
     asking = await deciding.lifting(
         database, vault, store_id=store_id, request_id=request_id, by=officer.account_id, now=at
     )
-    opened, is_new = await opening.open_request(session, asking, expected=expected(request), now=at)
-    response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/privacy/v1/stores/{store_id}/requests/{opened.id}"
-    return reading.summary(opened)
+    joined = False
+
+    async def make() -> tuple[RequestSummary, str]:
+        nonlocal joined
+        opened, is_new = await opening.open_request(session, asking, expected=expected(request), now=at)
+        joined = not is_new
+        return reading.summary(opened), f"/privacy/v1/stores/{store_id}/requests/{opened.id}"
+
+    return await once(
+        session,
+        request,
+        key,
+        store_id=store_id,
+        caller=str(officer.account_id),
+        make=make,
+        status=lambda: 200 if joined else 201,
+    )
 
 
 # --- Notes -----------------------------------------------------------------------------------------------

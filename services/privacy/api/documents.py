@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from libs.common.auth import StoreId
 from libs.common.errors import Unavailable
 from libs.common.http import OpenVault, Session, refusals
+from libs.common.idempotency import IdempotencyKey, once
 from services.privacy.api.means import Answering, Now, RequestId, expected
 from services.privacy.endings import destroy_doomed, keyring_of
 from services.privacy.schemas import DocumentCheckView, DocumentList, NewCheck
@@ -68,11 +69,15 @@ async def read_document(
     )
 
 
-@router.post("/{document_id}/checks", status_code=201, responses=refusals(401, 403, 404, 409))
+@router.post(
+    "/{document_id}/checks",
+    status_code=201,
+    response_model=DocumentCheckView,
+    responses=refusals(401, 403, 404, 409),
+)
 async def check_document(
     *,
     request: Request,
-    response: Response,
     store_id: StoreId,
     request_id: RequestId,
     document_id: DocumentId,
@@ -80,7 +85,8 @@ async def check_document(
     wanted: NewCheck,
     vault: OpenVault,
     at: Now,
-) -> DocumentCheckView:
+    key: IdempotencyKey = None,
+) -> Response:
     """Say whether a document shows whose the request is. In that moment it is destroyed, and that is on record.
 
     Saying the same again changes nothing. Without an answer of the keyring `destroyed_at` comes a little later.
@@ -102,5 +108,11 @@ async def check_document(
     except Unavailable:
         # It is noted that the key must go: the worker goes on.
         pass
+
+    async def make() -> tuple[DocumentCheckView, None]:
+        return await documents.check_of(session, document_id), None
+
+    # Last, since the effect is the same however often it is asked for: only the reply needs the key.
     async with database.session(store_id) as session:
-        return await documents.check_of(session, document_id)
+        caller_id = str(caller.account_id)
+        return await once(session, request, key, store_id=store_id, caller=caller_id, make=make)

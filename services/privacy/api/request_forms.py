@@ -128,7 +128,7 @@ async def _accepted(
     """Whatever becomes of the form, this leaves at a multiple of the step after it came."""
     settings, database = _settings(request), request.app.state.database
     form, (name, language) = _form(wanted, authorisation), store
-    body = wanted.model_dump_json().encode() + sha256(authorisation or b"").digest()
+    body = authorisation and wanted.model_dump_json().encode() + sha256(authorisation).digest()
 
     async def attempt() -> Response:
         prepared = await forms.prepared(vault, form, store_id=store_id, store=name, language=language)

@@ -79,8 +79,8 @@ def is_wanted(request: Request | Row[Any], policy: Policy) -> bool:
     return is_stopped(request) and State(request.state) not in OVER
 
 
-async def upload(database: Database, vault: Vault, found: Followed, content: bytes, *, now: datetime) -> None:
-    """Keep a document of whoever has the request's link, until somebody has looked at it.
+async def prepared(database: Database, vault: Vault, found: Followed, content: bytes) -> Uploaded:
+    """A document of whoever has the request's link, before it has a row.
 
     Raises DocumentNotAccepted, DocumentNotWanted, TooManyDocuments, SubjectErased, KeyringUnavailable.
     """
@@ -89,14 +89,23 @@ async def upload(database: Database, vault: Vault, found: Followed, content: byt
         # Before a key is asked for, so that a link cannot be used to fill a store with boxes.
         request = await session.get_one(Request, found.id)
         await _check_wanted(session, request)
-    uploaded = await sealed_document(
+    return await sealed_document(
         vault, store_id=found.store_id, subject_id=request.subject_id, content=content
     )
-    async with database.session(found.store_id) as session:
-        await guard(session, found.store_id, request.subject_id, uploaded.sealed.generation)
-        row = await decisions.locked(session, found.store_id, found.id)
-        await _check_wanted(session, row)
-        await attach(session, row, uploaded, now=now)
+
+
+async def take(session: AsyncSession, found: Followed, uploaded: Uploaded, *, now: datetime) -> None:
+    """Keep it until somebody has looked at it. Raises DocumentNotWanted, TooManyDocuments, SubjectErased."""
+    row = await decisions.locked(session, found.store_id, found.id)
+    await guard(session, found.store_id, row.subject_id, uploaded.sealed.generation)
+    await _check_wanted(session, row)
+    await attach(session, row, uploaded, now=now)
+
+
+async def discard(session: AsyncSession, found: Followed, uploaded: Uploaded, *, at: datetime) -> None:
+    """Nothing lies under the key that was made for the document: it goes."""
+    row = await decisions.locked(session, found.store_id, found.id)
+    await doom(session, row, Retention.VERIFICATION, uploaded.id, at=at)
 
 
 async def _check_wanted(session: AsyncSession, request: Request | Row[Any]) -> None:
