@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from deploy.local.environment import SERVICES
 from deploy.local.proof import Proof
-from deploy.local.shop import PASSWORD, Account, key
+from deploy.local.shop import PASSWORD, Account, Order, key
 from tests.faults.conftest import Running, becomes
 from tests.faults.people import Life, fingerprint, letters, remains
 
@@ -181,6 +182,54 @@ async def _comes_back(running: Running, person: Account, life: Life) -> None:
         for row in await running.databases.rows("orders", since, life.subject_id, life.generation)
     }
     assert order.number in own and {one["number"] for one in listed} == own
+
+
+async def test_an_erasure_that_races_with_a_payment_came_first_or_is_looked_at(running: Running) -> None:
+    """Whose goods are to leave is not erased unseen; and a payment leaves nothing but what the law keeps."""
+    people = [await running.person() for _ in range(4)]
+    orders = [await running.buy(person.email) for person in people]
+    totals = [(await running.shop.order_settles(order, "awaiting_payment"))["total"] for order in orders]
+    for order in orders:
+        await becomes(lambda order=order: _is_payable(running, order), "billing to expect the payment")
+    asked, paid = await asyncio.gather(
+        asyncio.gather(*(running.ask(person, "erasure") for person in people)),
+        asyncio.gather(*(_pay(running, order, total) for order, total in zip(orders, totals, strict=True))),
+    )
+    assert set(paid) <= {201, 409}, paid
+    for request in asked:
+        await becomes(lambda request=request: _is_done_or_looked_at(running, request), "the erasure to go on")
+    await running.holds()
+    for person, order, request in zip(people, orders, asked, strict=True):
+        if (await running.request(request["id"]))["state"] == "deciding":
+            assert (await running.shop.order(order, running.owner.headers))["state"] == "paid"
+            await running.approve(request["id"])
+        await running.ends(request["id"])
+        assert set(await remains(running, Life.of(person))) <= _KEPT_OF_A_SALE
+    await running.holds()
+
+
+_KEPT_OF_A_SALE = {"billing.invoice"}
+
+
+async def _is_payable(running: Running, order: Order) -> bool:
+    path = f"/billing/v1/stores/{order.store_id}/orders/{order.id}/receivable"
+    seen = await running.shop.http.get(path, headers=running.owner.headers)
+    return seen.is_success and seen.json()["state"] == "open"
+
+
+async def _pay(running: Running, order: Order, total: Any) -> int:
+    body = {"amount": total, "method": "bank_transfer", "received_on": str(datetime.now(UTC).date())}
+    path = f"/billing/v1/stores/{order.store_id}/orders/{order.id}/payments"
+    return (await running.shop.http.post(path, json=body, headers=running.owner.headers | key())).status_code
+
+
+async def _is_done_or_looked_at(running: Running, request: dict[str, Any]) -> bool:
+    path = f"/privacy/v1/stores/{running.owner.store_id}/requests/{request['id']}"
+    if (await running.request(request["id"]))["state"] != "deciding":
+        return (await running.request(request["id"]))["state"] == "completed"
+    preview = await running.shop.call("GET", f"{path}/preview", headers=running.owner.headers)
+    words = [one["word"] for part in preview["parts"] for one in part["obligations"]]
+    return not preview["unanswered"] and words == ["order-under-way"]
 
 
 async def test_replaying_everything_twice_changes_no_row_and_recreates_nobody(running: Running) -> None:
