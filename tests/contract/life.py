@@ -301,7 +301,7 @@ class Person:
             files={"authorisation": paper},
             expect=202,
         )
-        await self.shop.mail(agent, word)
+        await self.shop.mail(agent, "Life")
         token = await self._token(email)
         await self.shop.call(
             "POST", "/privacy/v1/status/documents", data={"token": token}, files={"file": paper}, expect=201
