@@ -33,11 +33,11 @@ ISSUED, ANSWERED = "handle vitrine.privacy.task-issued.v1", "handle vitrine.priv
 
 
 def trace_of(collector: Collector, right: str) -> list[Span]:
-    """All spans of the trace that begins with the call that opened the request: access came first."""
+    """All spans of the trace that begins with the call that opened the request: access came first, erasure last."""
     spans = sorted(collector.spans(), key=lambda span: span.start)
     opened = [span for span in spans if span.name == OPENING and span.attributes["http.status_code"] == 201]
-    assert len(opened) == 2
-    root = opened[("access", "erasure").index(right)]
+    assert len(opened) == 7
+    root = opened[{"access": 0, "erasure": -1}[right]]
     return [span for span in spans if span.trace_id == root.trace_id]
 
 
