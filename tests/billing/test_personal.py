@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
+from deploy.local.waiting import until
 from libs.common.events.orders import OrderCancelled, OrderPlaced
 from libs.common.events.privacy import ExportedRecords, TaskIssued, Verb
 from libs.common.personal.data import Sealed
@@ -139,8 +140,12 @@ async def exported(shop: Shop, subject_id: UUID) -> list[Any]:
     await shop.hears(TaskIssued(request_id=request_id, verb=Verb.EXPORT, subject_id=subject_id, generation=1))
     state = shop.app.state
     work = Work("billing", state.settings, state.database, None, state.vault, state.http)  # type: ignore[arg-type]
-    await PARTICIPANT.export(work)
-    assert await answer_to(shop, request_id) is not None, "an export waits and nobody takes it up"
+
+    async def answered() -> bool:
+        await PARTICIPANT.export(work)
+        return await answer_to(shop, request_id) is not None
+
+    await until(answered, 10, "an export waits and nobody takes it up")
     vault = shop.keyring.vault("privacy")
     records: list[Any] = []
     for type_, chunk in await shop.published():
