@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from libs.common.errors import Unavailable
@@ -307,8 +307,3 @@ _OUTAGES = frozenset({"08", "53", "57"})
 connections), operator intervention (shutdown)."""
 _NOT_THIS_TIME = frozenset({"55P03", "40P01", "40001"})
 """A lock that was not had in time, a deadlock, a serialization failure: the same transaction may succeed next time."""
-
-
-async def check_reachable(connection: AsyncConnection) -> None:
-    """Raise unless PostgreSQL answers."""
-    await connection.execute(text("SELECT 1"))

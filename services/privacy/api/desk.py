@@ -28,6 +28,7 @@ from services.privacy.api.means import (
     expected,
     own,
 )
+from services.privacy.api.openings import opened_once
 from services.privacy.desk_schemas import (
     Assignment,
     Escalated,
@@ -284,22 +285,13 @@ async def lift(
     asking = await deciding.lifting(
         database, vault, store_id=store_id, request_id=request_id, by=officer.account_id, now=at
     )
-    joined = False
-
-    async def make() -> tuple[RequestSummary, str]:
-        nonlocal joined
-        opened, is_new = await opening.open_request(session, asking, expected=expected(request), now=at)
-        joined = not is_new
-        return reading.summary(opened), f"/privacy/v1/stores/{store_id}/requests/{opened.id}"
-
-    return await once(
+    return await opened_once(
         session,
         request,
         key,
         store_id=store_id,
-        caller=str(officer.account_id),
-        make=make,
-        status=lambda: 200 if joined else 201,
+        caller=officer,
+        opening=lambda: opening.open_request(session, asking, expected=expected(request), now=at),
     )
 
 

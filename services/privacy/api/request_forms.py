@@ -17,10 +17,11 @@ from libs.common.pace import until_step
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.vault import Vault
 from services.privacy.api.means import Now, expected, language_of
+from services.privacy.api.openings import opened_once
 from services.privacy.api.uploads import described, form_with
 from services.privacy.domain.problems import RightIncomplete
 from services.privacy.schemas import FormAccepted, RequestForm, RequestOnBehalf, RequestSummary
-from services.privacy.service import documents, forms, on_behalf, reading
+from services.privacy.service import documents, forms, on_behalf
 from services.privacy.service.forms import Agent, Form
 from services.privacy.service.on_behalf import Received
 from services.privacy.settings import Settings
@@ -209,21 +210,12 @@ async def open_on_behalf(
         by=caller.account_id,
     )
     prepared = await on_behalf.prepared(database, vault, received, store_id=store_id)
-    joined = False
-
-    async def make() -> tuple[RequestSummary, str]:
-        nonlocal joined
-        opened, is_new = await on_behalf.take(session, prepared, expected=expected(request), now=at)
-        joined = not is_new
-        return reading.summary(opened), f"/privacy/v1/stores/{store_id}/requests/{opened.id}"
-
     async with database.session(store_id) as session:
-        return await once(
+        return await opened_once(
             session,
             request,
             key,
             store_id=store_id,
-            caller=str(caller.account_id),
-            make=make,
-            status=lambda: 200 if joined else 201,
+            caller=caller,
+            opening=lambda: on_behalf.take(session, prepared, expected=expected(request), now=at),
         )

@@ -17,9 +17,10 @@ from libs.common.http import (
     refusals,
     set_etag,
 )
-from libs.common.idempotency import IdempotencyKey, once
+from libs.common.idempotency import IdempotencyKey
 from libs.common.stores import known_store
 from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expected, language_of, own
+from services.privacy.api.openings import opened_once
 from services.privacy.domain.rights import RightName
 from services.privacy.domain.states import State
 from services.privacy.schemas import DataMap, NewRequest, ParticipantList, RequestDetail, RequestSummary
@@ -61,22 +62,13 @@ async def open_request(
         email=wanted.email,
         language=wanted.language or await language_of(request, store_id),
     )
-    joined = False
-
-    async def make() -> tuple[RequestSummary, str]:
-        nonlocal joined
-        opened, is_new = await opening.open_request(session, asking, expected=expected(request), now=at)
-        joined = not is_new
-        return reading.summary(opened), f"/privacy/v1/stores/{store_id}/requests/{opened.id}"
-
-    return await once(
+    return await opened_once(
         session,
         request,
         key,
         store_id=store_id,
-        caller=str(caller.customer),
-        make=make,
-        status=lambda: 200 if joined else 201,
+        caller=caller,
+        opening=lambda: opening.open_request(session, asking, expected=expected(request), now=at),
     )
 
 

@@ -87,8 +87,6 @@ def name_of(right: Right, law: Law, purpose: str | None) -> RightName:
     return next(californian, RightName(right))
 
 
-EXPORTED = frozenset({Right.ACCESS, Right.PORTABILITY})
-"""Answered by an archive."""
 ABOUT_A_PURPOSE = frozenset({Right.OBJECTION, Right.WITHDRAWAL})
 """Say which use of their data the person means."""
 
