@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request
 
 from libs.common.db import ALL_STORES
-from services.privacy.keyring import service
 from services.privacy.keyring.callers import CallingService
 from services.privacy.keyring.domain import Grant, check_govern, check_mint, granted
 from services.privacy.keyring.schemas import (
@@ -28,6 +27,7 @@ from services.privacy.keyring.schemas import (
     SubjectsAsked,
     SubjectStatus,
 )
+from services.privacy.keyring.service import destroying, looking, minting, opening, parts, restricting, stores
 
 router = APIRouter(prefix="/keyring/v1", tags=["keyring"])
 
@@ -37,7 +37,7 @@ async def store_secrets(request: Request, caller: CallingService, asked: StoresA
     """The secret of each store, from which subject ids and blind indexes are derived."""
     state = request.app.state
     async with state.database.transaction(ALL_STORES) as transaction:
-        items = await service.store_secrets(transaction, stores=asked.stores, master_keys=state.master_keys)
+        items = await stores.store_secrets(transaction, stores=asked.stores, master_keys=state.master_keys)
     return Answer(items=items)
 
 
@@ -47,7 +47,7 @@ async def mint(request: Request, caller: CallingService, asked: KeysAsked) -> An
     check_mint(_grant(request, caller), {item.retention for item in asked.items})
     state = request.app.state
     async with state.database.transaction(ALL_STORES) as transaction:
-        items = await service.mint(transaction, wanted=asked.items, master_keys=state.master_keys)
+        items = await minting.mint(transaction, wanted=asked.items, master_keys=state.master_keys)
     return Answer(items=items)
 
 
@@ -56,7 +56,7 @@ async def open_keys(request: Request, caller: CallingService, asked: OpeningAske
     """Keys to open boxes with, counted by service and purpose."""
     state = request.app.state
     async with state.database.transaction(ALL_STORES) as transaction:
-        items = await service.open_keys(
+        items = await opening.open_keys(
             transaction,
             service=caller,
             grant=_grant(request, caller),
@@ -74,7 +74,7 @@ async def destroy(request: Request, caller: CallingService, asked: ErasuresAsked
     """Erase generations of people for good, and say what the law keeps."""
     check_govern(_grant(request, caller))
     state = request.app.state
-    items = await service.destroy(
+    items = await destroying.destroy(
         state.database, state.destructions, erasures=asked.items, today=state.clock().date()
     )
     return Answer(items=items)
@@ -85,7 +85,7 @@ async def restrict(request: Request, caller: CallingService, asked: LivesAsked) 
     """Open the keys of these people for storage, rights and legal claims only; what is sealed next has new keys."""
     check_govern(_grant(request, caller))
     async with request.app.state.database.transaction(ALL_STORES) as transaction:
-        items = await service.restrict(transaction, lives=asked.items)
+        items = await restricting.restrict(transaction, lives=asked.items)
     return Answer(items=items)
 
 
@@ -94,7 +94,7 @@ async def lift(request: Request, caller: CallingService, asked: LivesAsked) -> A
     """End restrictions: every key of these people opens again."""
     check_govern(_grant(request, caller))
     async with request.app.state.database.transaction(ALL_STORES) as transaction:
-        items = await service.lift(transaction, lives=asked.items)
+        items = await restricting.lift(transaction, lives=asked.items)
     return Answer(items=items)
 
 
@@ -103,7 +103,7 @@ async def object_to(request: Request, caller: CallingService, asked: ObjectionsA
     """Close the present and future keys of these people to a purpose, or allow it again."""
     check_govern(_grant(request, caller))
     async with request.app.state.database.transaction(ALL_STORES) as transaction:
-        items = await service.object_to(transaction, objections=asked.items)
+        items = await restricting.object_to(transaction, objections=asked.items)
     return Answer(items=items)
 
 
@@ -112,7 +112,7 @@ async def retire(request: Request, caller: CallingService, asked: RetirementsAsk
     """Seal no more with the present keys of these people; they open until they are destroyed."""
     check_govern(_grant(request, caller))
     async with request.app.state.database.transaction(ALL_STORES) as transaction:
-        items = await service.retire(transaction, retirements=asked.items)
+        items = await parts.retire(transaction, retirements=asked.items)
     return Answer(items=items)
 
 
@@ -123,7 +123,7 @@ async def destroy_retired(
     """Destroy retired keys for good: a part of what is held about a person is erased."""
     check_govern(_grant(request, caller))
     state = request.app.state
-    items = await service.destroy_retired(state.database, state.destructions, key_ids=asked.key_ids)
+    items = await parts.destroy_retired(state.database, state.destructions, key_ids=asked.key_ids)
     return Answer(items=items)
 
 
@@ -134,9 +134,7 @@ async def destroy_buckets(
     """Destroy the keys of buckets that end alone: of a request that nobody verified, of a document that was seen."""
     check_govern(_grant(request, caller))
     state = request.app.state
-    return Answer(
-        items=await service.destroy_buckets(state.database, state.destructions, buckets=asked.items)
-    )
+    return Answer(items=await parts.destroy_buckets(state.database, state.destructions, buckets=asked.items))
 
 
 @router.post("/keys/status")
@@ -144,7 +142,7 @@ async def status(request: Request, caller: CallingService, asked: SubjectsAsked)
     """The keys that still open, without their material, and what was objected to."""
     check_govern(_grant(request, caller))
     async with request.app.state.database.transaction(ALL_STORES) as transaction:
-        items = await service.status(transaction, subjects=asked.items)
+        items = await looking.status(transaction, subjects=asked.items)
     return Answer(items=items)
 
 

@@ -22,7 +22,7 @@ from services.privacy.keyring.api import router
 from services.privacy.keyring.callers import ServiceTokens
 from services.privacy.keyring.domain import GRANTS, Grant
 from services.privacy.keyring.master_keys import MasterKeys
-from services.privacy.keyring.service import replay
+from services.privacy.keyring.service.destroying import replay
 from services.privacy.keyring.settings import KeyringSettings
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,38 @@
+"""What more than one of these files does with rows: to lock people, to delete keys, to unwrap them."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from libs.common.db import Query, Row
+from services.privacy.keyring.master_keys import MasterKeys, data_key_binding
+from services.privacy.keyring.schemas import ErasureAsked, LifeAsked
+
+# The rows of people are locked first: what is being minted is then either seen here, or made after this.
+LOCK = Query("""
+    SELECT FROM subject
+    JOIN unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[])) AS asked (store_id, subject_id)
+        USING (store_id, subject_id)
+    ORDER BY store_id, subject_id FOR UPDATE OF subject
+""")
+DELETE = Query("DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[])) RETURNING key_id")
+
+
+def generation_columns(lives: Sequence[ErasureAsked] | Sequence[LifeAsked]) -> dict[str, list[Any]]:
+    """The columns by which a statement finds generations of people."""
+    return {
+        "stores": [asked.store_id for asked in lives],
+        "subjects": [asked.subject_id for asked in lives],
+        "generations": [asked.generation for asked in lives],
+    }
+
+
+def unwrapped(row: Row, master_keys: MasterKeys) -> str:
+    """The key of a row in base64. Raises MasterKeyMissing."""
+    binding = data_key_binding(row.key_id, row.store_id, row.subject_id)
+    return as_base64(master_keys.unwrap(row.wrapped, row.master_key_id, binding))
+
+
+def as_base64(secret: bytes) -> str:
+    """As the keyring's answers carry bytes."""
+    return b64encode(secret).decode()
