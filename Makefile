@@ -1,6 +1,6 @@
 # `make` alone explains every target.
 .DEFAULT_GOAL := help
-.PHONY: help run demo kafka test check format replay bench docs migrate lock clean
+.PHONY: help run demo kafka test check taxonomy format replay bench docs migrate lock clean
 PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
 
@@ -27,6 +27,11 @@ check: installed-tests ## Check format, lint, import contracts and types
 	@.venv/bin/lint-imports
 	@.venv/bin/pyright
 
+taxonomy: installed-tests ## Compare the words of our declarations with the Fides language, in an environment of its own
+	@.venv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-taxonomy
+	@.venv/bin/uv pip sync --quiet --require-hashes --python .venv-taxonomy/bin/python requirements-taxonomy.lock
+	@PYTHONPATH=. .venv-taxonomy/bin/python -m tests.contract.taxonomy
+
 format: installed-tests ## Format the code and mend what the linter can
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
@@ -46,10 +51,11 @@ migrate: installed ## Migrate the databases named by ..._MIGRATION_DATABASE_URL 
 lock: installed ## Choose newer versions of the dependencies and write the lock files
 	@echo uv | $(LOCK) --upgrade --output-file requirements-installer.lock -
 	@$(LOCK) --upgrade --extra local --output-file requirements.lock pyproject.toml
+	@echo fideslang | $(LOCK) --upgrade --output-file requirements-taxonomy.lock -
 	@$(LOCK) --constraint requirements.lock --extra local --extra test --output-file requirements-test.lock pyproject.toml
 
 clean: ## Delete the virtual environment and caches; the data of make run in .vitrine stays
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-taxonomy .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: installed installed-tests
