@@ -11,6 +11,8 @@ from holidays import country_holidays
 
 from services.privacy.domain.rights import Law
 
+NOWHERE = "ZZ"
+"""A store that this service has not heard of yet: only weekends are known there, in UTC."""
 _SATURDAY = 5
 _CALIFORNIA = "CA"
 

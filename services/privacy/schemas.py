@@ -98,12 +98,20 @@ class FormAccepted(BaseModel):
     detail: str = "A mail is on its way to this address. Follow it to go on."
 
 
+FIRST_DAY = date(2018, 5, 25)
+"""On which these rights began to apply (GDPR, Art. 99(2))."""
+
+
 class RequestOnBehalf(NewRequest):
     """A request that reached somebody of the store, for the person with this `email`."""
 
     channel: Channel
     seen: Annotated[Text, Field(min_length=1, max_length=3000)] = Field(
         description="What shows that the person asks: kept sealed, with the request."
+    )
+    received_on: Annotated[date, Field(ge=FIRST_DAY)] | None = Field(
+        None,
+        description="The day it reached the store, where that was before today: the law's period counts from it.",
     )
 
 
@@ -132,8 +140,11 @@ class RequestSummary(BaseModel):
     category: Category | None = None
     state: State
     opened_at: datetime
+    received_at: datetime | None = Field(
+        None, description="When it reached the store; absent where it was opened at once."
+    )
     verified_at: datetime | None = Field(
-        None, description="The law's period counts from here, California's from `opened_at`."
+        None, description="The law's period counts from here, California's from its receipt."
     )
     due_on: date | None = Field(
         None, description="The last day to answer; absent until the period has begun."

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from services.privacy.calendars import calendar_for
+from services.privacy.calendars import NOWHERE, calendar_for
 from services.privacy.domain.deadlines import Deadline, Stop, start_of
 from services.privacy.domain.rights import Law, Right
 
-_NOWHERE = "ZZ"
-"""A store that this service has not heard of yet: only weekends are known there, in UTC."""
 _AN_INSTANT = timedelta(microseconds=1)
 
 
@@ -26,7 +24,7 @@ def deadline_for(
     stops: Sequence[Stop] = (),
 ) -> Deadline:
     """The deadline of a request at a store in `country`."""
-    calendar = calendar_for(law, country or _NOWHERE)
+    calendar = calendar_for(law, country or NOWHERE)
     return Deadline(
         law=law,
         zone=calendar.zone,

@@ -208,6 +208,39 @@ async def test_staff_open_a_request_and_the_person_is_told(platform: Platform, r
     assert (note.about, kept.text) == ("evidence", "letter: canary-signature")
 
 
+async def test_a_letter_that_is_entered_late_counts_from_the_day_it_came(platform: Platform) -> None:
+    person = await platform.person()
+    with platform.at(datetime(2027, 3, 12, 9, tzinfo=UTC)):
+        opened = await on_behalf(platform, person.email, received_on="2027-03-02")
+    assert (opened.status_code, opened.json()["due_on"]) == (201, "2027-04-02")
+    assert opened.json()["received_at"].startswith("2027-03-0")
+    assert opened.json()["received_at"] == opened.json()["verified_at"] < opened.json()["opened_at"]
+
+
+async def test_a_letter_of_california_counts_from_the_day_it_came(platform: Platform) -> None:
+    person = await platform.person()
+    with platform.at(datetime(2027, 3, 12, 20, tzinfo=UTC)):
+        opened = await on_behalf(platform, person.email, right="know", received_on="2027-03-02")
+    detail, _ = await platform.seen(UUID(opened.json()["id"]))
+    assert detail["due_on"] == "2027-04-16", "45 days"
+
+
+async def test_what_comes_in_today_is_received_when_it_is_entered(platform: Platform) -> None:
+    person = await platform.person()
+    now = datetime(2027, 3, 12, 9, tzinfo=UTC)
+    with platform.at(now):
+        opened = (await on_behalf(platform, person.email)).json()
+    assert (opened["received_at"], datetime.fromisoformat(opened["verified_at"])) == (None, now)
+
+
+async def test_a_letter_that_has_not_come_yet_is_refused(platform: Platform) -> None:
+    person = await platform.person()
+    with platform.at(datetime(2027, 3, 12, 9, tzinfo=UTC)):
+        refused = await on_behalf(platform, person.email, received_on="2027-03-13")
+    assert (refused.status_code, refused.json()["type"].rsplit("/")[-1]) == (422, "received-in-the-future")
+    assert await requests_of(platform, person) == []
+
+
 async def test_where_the_word_of_staff_is_not_enough_the_person_confirms(platform: Platform) -> None:
     await platform.decides(enough={"access": ["email-link"]})
     person = await platform.person()
@@ -248,7 +281,7 @@ async def test_only_who_receives_letters_opens_requests_for_others(platform: Pla
     "changes",
     [
         {"channel": "telepathy"}, {"seen": ""}, {"seen": "x" * 3001}, {"seen": "a\x00b"}, {"email": "nobody"},
-        {"right": "objection"}, {"extra": 1},
+        {"right": "objection"}, {"extra": 1}, {"received_on": "yesterday"}, {"received_on": "2018-05-24"},
     ],
 )  # fmt: skip
 async def test_bad_input_of_staff_is_refused(platform: Platform, changes: dict[str, Any]) -> None:

@@ -208,6 +208,7 @@ async def open_on_behalf(
         channel=wanted.channel,
         seen=wanted.seen,
         by=caller.account_id,
+        received_on=wanted.received_on,
     )
     prepared = await on_behalf.prepared(database, vault, received, store_id=store_id)
     async with database.session(store_id) as session:

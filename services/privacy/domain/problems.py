@@ -18,6 +18,14 @@ class RightIncomplete(Unprocessable):
     title = "This right cannot be used like this"
 
 
+class ReceivedInTheFuture(Unprocessable):
+    """422: what is entered has reached the store already."""
+
+    slug = "received-in-the-future"
+    title = "This day has not come yet where the store is"
+    detail = "Give the day on which the letter, call or visit reached the store, or none for today."
+
+
 class ErasureUnderWay(Conflict):
     """409: there is nothing left to export."""
 

@@ -51,7 +51,10 @@ def standing(
     received_at: datetime,
     now: datetime,
 ) -> dict[str, Any]:
-    """Where a new request stands with these proofs, as columns; `steps` are the states it enters by them."""
+    """Where a new request stands with these proofs, as columns; `steps` are the states it enters by them.
+
+    What shows who asks came with it, so the law's period runs from its receipt, however late it is entered here.
+    """
     verified = is_verified([*proofs], policy.enough(right))
     acknowledged_at = now if verified and law is Law.CCPA else None
     deadline = deadline_for(
@@ -60,13 +63,13 @@ def standing(
         right,
         received_at=received_at,
         opened_at=now,
-        verified_at=now if verified else None,
+        verified_at=received_at if verified else None,
         acknowledged_at=acknowledged_at,
     )
     columns = {"acknowledged_at": acknowledged_at, **timed(deadline)}
     if not verified:
         return {"state": State.VERIFYING, "steps": [_step(State.VERIFYING, now)], **columns}
-    return {"verified_at": now, **_passed(policy, right, purpose, now), **columns}
+    return {"verified_at": received_at, **_passed(policy, right, purpose, now), **columns}
 
 
 def _passed(policy: Policy, right: Right, purpose: str | None, now: datetime) -> dict[str, Any]:

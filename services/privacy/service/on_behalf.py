@@ -1,8 +1,8 @@
 """Requests that reached somebody of the store: a letter, a call, a visit. What they saw is kept with the request."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
@@ -31,6 +31,7 @@ class Received:
     channel: Channel
     seen: str
     by: UUID
+    received_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -64,7 +65,7 @@ async def prepared(database: Database, vault: Vault, received: Received, *, stor
     note = NoteText(text=f"{received.channel}: {received.seen}")
     seen = await vault.seal(note, store_id=store_id, subject_id=subject_id, bucket=str(request_id))
     kept = Note(uuid4(), store_id, request_id, subject_id, seen.generation, seen.box)
-    return Prepared(asking, request_id, kept, received.by)
+    return Prepared(replace(asking, received_on=received.received_on), request_id, kept, received.by)
 
 
 async def take(
@@ -72,7 +73,7 @@ async def take(
 ) -> tuple[Request, bool]:
     """Open the request, or join the one that is open; its person is told in any case.
 
-    Raises SubjectErased, ErasureUnderWay, Unavailable when it is another than a moment ago.
+    Raises SubjectErased, ErasureUnderWay, ReceivedInTheFuture, Unavailable when it is another than a moment ago.
     """
     request, is_new = await opening.open_request(session, received.asking, expected=expected, now=now)
     if request.id != received.request_id:

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,7 +21,9 @@ from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import ToSeal, Vault
 from libs.common.telemetry import current_traceparent
 from services.privacy.asked import Asked
-from services.privacy.domain.problems import AddressNotOfAccount, ErasureUnderWay
+from services.privacy.calendars import NOWHERE, calendar_for
+from services.privacy.domain.deadlines import day_of, start_of
+from services.privacy.domain.problems import AddressNotOfAccount, ErasureUnderWay, ReceivedInTheFuture
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import OVER, State
 from services.privacy.domain.verification import Proof, Way
@@ -54,6 +56,8 @@ class Asking:
     """Of a lifting that the staff opens: the person is told before, and it runs then."""
     decided_by: UUID | None = None
     agent: Sealed[AgentContact] | None = None
+    received_on: date | None = None
+    """The day it reached the store, where that was not now."""
 
 
 # --- Before the transaction ------------------------------------------------------------------------------
@@ -137,7 +141,8 @@ async def open_request(
     """Open a request and begin with it, or join the open one of its kind. Returns whether it is new.
 
     Whoever joins lends the open request their proofs, and one that nobody has verified is theirs from then on:
-    somebody else's form changes nothing for them. Raises SubjectErased, ErasureUnderWay, Unavailable.
+    somebody else's form changes nothing for them. Raises SubjectErased, ErasureUnderWay, ReceivedInTheFuture,
+    Unavailable.
     """
     await guard(session, asking.store_id, asking.subject_id, asking.generation)
     if asking.asked.right is not Right.ERASURE and await _is_being_erased(session, asking):
@@ -174,13 +179,20 @@ async def _ask_for_proof(
 
 def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
     asked = asking.asked
+    received_at = _received_at(asking, policy, now)
     if asking.begins_at is not None and asking.decided_by is not None:
         stands = decisions.announced(
             policy, asked.right, begins_at=asking.begins_at, by=asking.decided_by, now=now
         )
     else:
         stands = decisions.standing(
-            policy, asked.right, asked.law, asked.purpose, proofs=asking.proofs, received_at=now, now=now
+            policy,
+            asked.right,
+            asked.law,
+            asked.purpose,
+            proofs=asking.proofs,
+            received_at=received_at,
+            now=now,
         )
     began: Sequence[State] = [State.RECEIVED]
     if stands["state"] is not State.VERIFYING:
@@ -204,12 +216,23 @@ def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
             agent=asking.agent,
             status_hash=asking.status_hash,
             opened_at=now,
+            received_at=received_at if received_at < now else None,
             traceparent=current_traceparent(),
             **stands,
         )
         .on_conflict_do_nothing()
         .returning(Request)
     )
+
+
+def _received_at(asking: Asking, policy: Policy, now: datetime) -> datetime:
+    """The beginning of the day it reached the store, where the store is. Raises ReceivedInTheFuture."""
+    if asking.received_on is None:
+        return now
+    zone = calendar_for(asking.asked.law, policy.country or NOWHERE).zone
+    if asking.received_on > day_of(now, zone):
+        raise ReceivedInTheFuture
+    return min(start_of(asking.received_on, zone), now)
 
 
 async def _is_being_erased(session: AsyncSession, asking: Asking) -> bool:

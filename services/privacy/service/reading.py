@@ -45,6 +45,7 @@ def fields(request: Request) -> dict[str, Any]:
         "category": request.category,
         "state": request.state,
         "opened_at": request.opened_at,
+        "received_at": request.received_at,
         "verified_at": request.verified_at,
         "due_on": request.due_on,
         "completed_at": request.completed_at,
