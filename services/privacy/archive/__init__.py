@@ -5,15 +5,16 @@ It is made from sealed chunks, a chunk in memory at a time. A file of it is writ
 which columns the tables have and in which chunks they are.
 """
 
+import asyncio
 import hashlib
 import stat
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import Any
-from zlib import MAX_WBITS, compressobj
+from io import RawIOBase
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import orjson
 from joserfc.jwk import ECKey
-from stream_zip import ZIP_64, AsyncMemberFile, async_stream_zip
 
 from libs.common.personal.answers import detached
 from services.privacy.archive import documents, page, spreadsheet
@@ -24,7 +25,8 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.jws"
 
 _MODE = stat.S_IFREG | 0o600
-_WRITTEN_AT_ONCE = 64 * 1024
+_WRITTEN_AT_ONCE = 256 * 1024
+"""What is compressed in one go, on another thread; most people's files are smaller, and a thread costs more."""
 
 _Content = tuple[str, AsyncIterable[bytes]]
 
@@ -35,24 +37,54 @@ async def archive(export: Export, *, key: ECKey) -> AsyncIterator[bytes]:
     Raises KeyDestroyed, KeyringUnavailable.
     """
     tables = await survey(export)
+    written = _Written()
     # Level 6 takes a third of the time of 9, for a hundredth of the size.
-    async for piece in async_stream_zip(
-        _members(export, tables, key), get_compressobj=lambda: compressobj(level=6, wbits=-MAX_WBITS)
-    ):
-        yield piece
+    files = ZipFile(written, "w", ZIP_DEFLATED, compresslevel=6)
+    async for name, content in _members(export, tables, key):
+        file = ZipInfo(name, export.made_at.timetuple()[:6])
+        file.compress_type, file.external_attr = ZIP_DEFLATED, _MODE << 16
+        with files.open(file, "w", force_zip64=True) as member:
+            async for piece in content:
+                await _write(member, piece)
+                yield written.taken()
+    files.close()
+    yield written.taken()
 
 
-async def _members(export: Export, tables: Tables, key: ECKey) -> AsyncIterator[AsyncMemberFile]:
+async def _write(member: IO[bytes], piece: bytes) -> None:
+    if len(piece) < _WRITTEN_AT_ONCE:
+        member.write(piece)
+    else:
+        await asyncio.to_thread(member.write, piece)
+
+
+class _Written(RawIOBase):
+    """A file that is written from beginning to end and read meanwhile: what was taken is kept no longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._content = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any, /) -> int:
+        self._content += content
+        return len(content)
+
+    def taken(self) -> bytes:
+        content = bytes(self._content)
+        self._content.clear()
+        return content
+
+
+async def _members(export: Export, tables: Tables, key: ECKey) -> AsyncIterator[_Content]:
     listed: list[dict[str, Any]] = []
     async for name, content in _contents(export, tables):
-        yield _member(export, name, _listed(name, content, listed))
+        yield name, _listed(name, content, listed)
     manifest = _manifest(export, listed)
-    yield _member(export, MANIFEST, _once(manifest))
-    yield _member(export, SIGNATURE, _once(detached(manifest, key).encode()))
-
-
-def _member(export: Export, name: str, content: AsyncIterable[bytes]) -> AsyncMemberFile:
-    return name, export.made_at, _MODE, ZIP_64, content
+    yield MANIFEST, _once(manifest)
+    yield SIGNATURE, _once(detached(manifest, key).encode())
 
 
 async def _contents(export: Export, tables: Tables) -> AsyncIterator[_Content]:
@@ -81,7 +113,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 async def _listed(
     name: str, content: AsyncIterable[bytes], listed: list[dict[str, Any]]
 ) -> AsyncIterator[bytes]:
-    """The content in larger pieces, since each of them crosses a thread on its way into the archive."""
+    """The content in larger pieces, and afterwards what it was."""
     digest, size = hashlib.sha256(), 0
     async for piece in _gathered(content):
         digest.update(piece)

@@ -22,8 +22,8 @@ Record = dict[str, Any]
 PORTABILITY = "portability"
 """The claim of a person who takes along what they gave (GDPR, Art. 20)."""
 
-_IN_MEMORY = 4
-"""Opened chunks that are kept for the next file of the archive; most people have fewer in all."""
+_IN_MEMORY = 2 * 2**20
+"""Bytes of boxes whose records are kept for the next file of the archive; most people have fewer in all."""
 _ATTACHMENT = {"name", "media_type", "content"}
 
 
@@ -60,8 +60,8 @@ class Export:
     data_map: Sequence[Mapping[str, Any]]
     database: Database
     vault: Vault
-    _opened: OrderedDict[tuple[str, int], list[Record]] = field(
-        default_factory=OrderedDict[tuple[str, int], list[Record]], repr=False
+    _opened: OrderedDict[tuple[str, int], tuple[int, list[Record]]] = field(
+        default_factory=OrderedDict[tuple[str, int], tuple[int, list[Record]]], repr=False
     )
 
     @property
@@ -111,12 +111,13 @@ class Export:
         """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
         place = service, sequence
         if place not in self._opened:
-            while len(self._opened) >= _IN_MEMORY:
+            size, records = await self._open(service, sequence)
+            while self._opened and size + sum(kept for kept, _ in self._opened.values()) > _IN_MEMORY:
                 self._opened.popitem(last=False)
-            self._opened[place] = await self._open(service, sequence)
-        return self._opened[place]
+            self._opened[place] = size, records
+        return self._opened[place][1]
 
-    async def _open(self, service: str, sequence: int) -> list[Record]:
+    async def _open(self, service: str, sequence: int) -> tuple[int, list[Record]]:
         async with self.database.session(self.store_id) as session:
             box = await session.scalar(
                 select(ExportChunk.box).where(
@@ -130,7 +131,7 @@ class Export:
         opened = await self.vault.open(
             box, store_id=self.store_id, subject_id=self.subject_id, purpose=Purpose.RIGHTS_OF_THE_PERSON
         )
-        return [_whole(record) for record in opened.records]
+        return len(box.payload), [_whole(record) for record in opened.records]
 
 
 def _whole(record: Record) -> Record:
