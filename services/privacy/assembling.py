@@ -23,7 +23,7 @@ from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy.archive import archive
-from services.privacy.archive.export import Export
+from services.privacy.archive.export import IN_MEMORY, Export
 from services.privacy.domain.states import State
 from services.privacy.engine.phases import turn
 from services.privacy.kinds import PIECE_BYTES, ArchivePiece, RequestContact
@@ -81,7 +81,8 @@ async def _assemble(work: Work, claimed: Row[Any]) -> None:
     export = await _export(work, claimed)
     key = ECKey.import_key(orjson.loads(work.settings.service_key.get_secret_value()))
     digest = hashlib.sha256()
-    await _begin(work, claimed)
+    if claimed.attempts > 1:
+        await _begin(work, claimed)
     size = pieces = 0
     last = b""
     async for piece in _of_one_size(archive(export, key=key)):
@@ -113,6 +114,12 @@ _ANSWERS = text("""
     WHERE request_id = :id AND verb = :verb AND state = 'done' ORDER BY participant
 """)
 _DATA_MAP = text("SELECT data_map FROM participant ORDER BY name")
+_CHUNKS = text("""
+    SELECT participant, sequence, box FROM export_chunk
+    WHERE request_id = :id AND round = :round
+        AND (SELECT sum(octet_length(box)) FROM export_chunk WHERE request_id = :id) <= :room
+    ORDER BY participant, sequence
+""")
 
 
 async def _export(work: Work, claimed: Row[Any]) -> Export:
@@ -126,7 +133,8 @@ async def _export(work: Work, claimed: Row[Any]) -> Export:
         answers = (await session.execute(_ANSWERS, {"id": claimed.id, "verb": Verb.EXPORT})).all()
         maps = (await session.scalars(_DATA_MAP)).all()
         made_at = await session.scalar(text("SELECT date_trunc('second', now())"))
-    return Export(
+        chunks = await session.execute(_CHUNKS, {"id": claimed.id, "round": claimed.round, "room": IN_MEMORY})
+    export = Export(
         request_id=claimed.id,
         store_id=claimed.store_id,
         subject_id=claimed.subject_id,
@@ -140,6 +148,8 @@ async def _export(work: Work, claimed: Row[Any]) -> Export:
         database=work.database,
         vault=work.vault,
     )
+    await export.keep([(one.participant, one.sequence, one.box) for one in chunks])
+    return export
 
 
 # --- Who makes it ----------------------------------------------------------------------------------------

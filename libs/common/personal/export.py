@@ -45,11 +45,26 @@ class Unreadable(Exception):
 _PORTABLE = frozenset({LegalBasis.CONSENT, LegalBasis.CONTRACT})
 
 
-def shown(holdings: Iterable[Holding], *, portable: bool) -> list[Holding]:
+class Reading:
+    """How the rows of one holding are read: its statements, which are made once."""
+
+    def __init__(self, holding: Holding) -> None:
+        self.holding = holding
+        self.rows = _rows(holding)
+        has_files = holding.kind is not None and has_attachments(holding.kind)
+        self.page = _PAGE_WITH_FILES if has_files else _PAGE
+        self.attached = [(one, _attached_rows(one)) for one in holding.attached]
+
+
+def shown(holdings: Iterable[Holding], *, portable: bool) -> list[Reading]:
     """What an export shows; a portable one only what the person gave, by consent or for a contract (Art. 20(1)(a)),
     and what its service has words of another vocabulary for, which is more than the law asks.
     """
-    return [holding for holding in holdings if holding.exported and (not portable or _is_portable(holding))]
+    return [
+        Reading(holding)
+        for holding in holdings
+        if holding.exported and (not portable or _is_portable(holding))
+    ]
 
 
 def _is_portable(holding: Holding) -> bool:
@@ -59,21 +74,18 @@ def _is_portable(holding: Holding) -> bool:
 
 
 async def records_of(
-    session: AsyncSession, vault: Vault, holdings: Iterable[Holding], batch: Sequence[Asked]
+    session: AsyncSession, vault: Vault, readings: Iterable[Reading], batch: Sequence[Asked]
 ) -> AsyncIterator[list[tuple[UUID, Record]]]:
     """Pages of (request, record) over everything held about the people of the batch.
 
     The session only reads; it holds no lock while boxes are opened. Raises Unreadable, KeyringUnavailable.
     """
-    for holding in holdings:
-        options = {"yield_per": _PAGE_WITH_FILES if _has_files(holding) else _PAGE}
-        rows = await session.stream(_rows(holding), parameters(batch), execution_options=options)
+    for reading in readings:
+        rows = await session.stream(
+            reading.rows, parameters(batch), execution_options={"yield_per": reading.page}
+        )
         async for page in rows.partitions():
-            yield await _opened(session, vault, holding, page)
-
-
-def _has_files(holding: Holding) -> bool:
-    return holding.kind is not None and has_attachments(holding.kind)
+            yield await _opened(session, vault, reading, page)
 
 
 def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
@@ -99,10 +111,11 @@ def _rows(holding: Holding) -> Select[*tuple[Any, ...]]:
 
 
 async def _opened(
-    session: AsyncSession, vault: Vault, holding: Holding, page: Sequence[Row[*tuple[Any, ...]]]
+    session: AsyncSession, vault: Vault, reading: Reading, page: Sequence[Row[*tuple[Any, ...]]]
 ) -> list[tuple[UUID, Record]]:
+    holding = reading.holding
     contents = await _contents(vault, holding, page)
-    attached = [await _attached(session, one, page) for one in holding.attached]
+    attached = [await _attached(session, *one, page) for one in reading.attached]
     records: list[tuple[UUID, Record]] = []
     for row, content in zip(page, contents, strict=True):
         record: Record = {
@@ -152,16 +165,11 @@ def _content(opened: PersonalData | Problem) -> dict[str, Any]:
             raise Unreadable(opened.slug)
 
 
-async def _attached(
-    session: AsyncSession, attached: Attached, page: Sequence[Row[*tuple[Any, ...]]]
-) -> Mapping[Any, list[dict[str, Any]]]:
-    """The described columns of the rows that belong to a page, by the id of the row they belong to."""
-    if not attached.describe:
-        return {}
+def _attached_rows(attached: Attached) -> Select[*tuple[Any, ...]]:
     child = attached.sql
     by = child.c[attached.by]
     shown = [child.c[name] for name in attached.describe]
-    statement = (
+    return (
         select(by.label("belongs_to"), *shown)
         .where(
             child.c.store_id == bindparam("store"),
@@ -169,6 +177,17 @@ async def _attached(
         )
         .order_by(*child.primary_key.columns)
     )
+
+
+async def _attached(
+    session: AsyncSession,
+    attached: Attached,
+    statement: Select[*tuple[Any, ...]],
+    page: Sequence[Row[*tuple[Any, ...]]],
+) -> Mapping[Any, list[dict[str, Any]]]:
+    """The described columns of the rows that belong to a page, by the id of the row they belong to."""
+    if not attached.describe:
+        return {}
     found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for store_id in {row.store_id for row in page}:
         ids = [row.row_id for row in page if row.store_id == store_id]

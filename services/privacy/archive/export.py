@@ -12,8 +12,11 @@ from uuid import UUID
 from sqlalchemy import select
 
 from libs.common.db import Database
+from libs.common.errors import Problem
+from libs.common.events.privacy import ExportedRecords
+from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed
-from libs.common.personal.vault import Vault
+from libs.common.personal.vault import ToOpen, Vault
 from libs.common.personal.vocabulary import Purpose, Source
 from services.privacy.models import ExportChunk
 
@@ -22,7 +25,7 @@ Record = dict[str, Any]
 PORTABILITY = "portability"
 """The claim of a person who takes along what they gave (GDPR, Art. 20)."""
 
-_IN_MEMORY = 2 * 2**20
+IN_MEMORY = 2 * 2**20
 """Bytes of boxes whose records are kept for the next file of the archive; most people have fewer in all."""
 _ATTACHMENT = {"name", "media_type", "content"}
 
@@ -107,12 +110,21 @@ class Export:
                 if source == Source.PERSON or not self.is_portable:
                     yield record
 
+    async def keep(self, boxes: Sequence[tuple[str, int, bytes]]) -> None:
+        """Open boxes for which there is room in memory, by service and number. Raises as `chunk`."""
+        items = [ToOpen(Sealed(ExportedRecords, box), self.store_id, self.subject_id) for _, _, box in boxes]
+        opened = await self.vault.open_many(items, purpose=Purpose.RIGHTS_OF_THE_PERSON)
+        for (service, sequence, box), content in zip(boxes, opened, strict=True):
+            if isinstance(content, Problem):
+                raise content
+            self._opened[service, sequence] = len(box), [_whole(record) for record in content.records]
+
     async def chunk(self, service: str, sequence: int) -> list[Record]:
         """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
         place = service, sequence
         if place not in self._opened:
             size, records = await self._open(service, sequence)
-            while self._opened and size + sum(kept for kept, _ in self._opened.values()) > _IN_MEMORY:
+            while self._opened and size + sum(kept for kept, _ in self._opened.values()) > IN_MEMORY:
                 self._opened.popitem(last=False)
             self._opened[place] = size, records
         return self._opened[place][1]

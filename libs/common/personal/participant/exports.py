@@ -7,7 +7,7 @@ from libs.common.events import Event
 from libs.common.events.privacy import Outcome, TaskAnswered, Verb
 from libs.common.outbox import publish_all
 from libs.common.personal import jobs
-from libs.common.personal.export import Gathering, Record, Unreadable, records_of, seal, shown
+from libs.common.personal.export import Gathering, Record, Unreadable, records_of, seal
 from libs.common.personal.participant.part import Part
 from libs.common.telemetry import continuing
 from libs.common.worker import Work
@@ -45,9 +45,8 @@ async def _send_all(part: Part, work: Work, claimed: Sequence[Gathering]) -> Non
         batch = [one.asked for one in claimed if one.portable is portable]
         if not batch:
             continue
-        holdings = shown(part.holdings, portable=portable)
         async with work.database.platform_session() as reading:
-            async for page in records_of(reading, work.vault, holdings, batch):
+            async for page in records_of(reading, work.vault, part.exported(portable=portable), batch):
                 full: list[tuple[Gathering, list[Record]]] = []
                 for request_id, record in page:
                     if chunk := by_request[request_id].add(record):

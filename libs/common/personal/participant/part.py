@@ -1,7 +1,7 @@
 """Who takes part, with what it holds, and how it signs."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from libs.common.mail import Letter, RequestLetter, WaitingLetter
 from libs.common.outbox import publish
 from libs.common.personal import jobs
 from libs.common.personal.answers import sign
+from libs.common.personal.export import Reading, shown
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase
 from libs.common.personal.jobs import ParticipantJob, UnderWay
 from libs.common.personal.restrictions import RestrictedSubject
@@ -54,12 +55,17 @@ class Part:
         self.holdings = (*holdings, *COMMON)
         self.copies = tuple(copies)
         self._settings = settings
+        self._exported = {portable: shown(self.holdings, portable=portable) for portable in (False, True)}
 
     @cached_property
     def key(self) -> ECKey:
         """What this service signs with."""
         settings = self._settings.model_validate({})
         return ECKey.import_key(orjson.loads(settings.service_key.get_secret_value()))
+
+    def exported(self, *, portable: bool) -> Sequence[Reading]:
+        """What an export shows."""
+        return self._exported[portable]
 
     def answer(self, one: UnderWay, outcome: Outcome, **more: Any) -> TaskAnswered:
         """A signed answer to a job."""
