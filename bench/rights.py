@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -134,6 +134,14 @@ def _until(end: float, filings: Iterable[bytes]) -> Iterator[bytes]:
     return itertools.takewhile(lambda _: time.monotonic() < end, filings)
 
 
+_MEASURED = (
+    ("access", "accesses", "at-once"),
+    ("erasure", "erasures", "when-clear"),
+    ("erasure", "erasures that pass at once", "at-once"),
+)
+"""A right, its name in the table, and whether a request waits for a preview that finds nothing in its way."""
+
+
 async def figures(
     office: Office,
     take: Callable[[int], Sequence[Person]],
@@ -141,22 +149,24 @@ async def figures(
     floor: Floor,
     *,
     used: Callable[[], Mapping[str, float]],
+    let_pass: Callable[[str, str], Awaitable[None]],
     quick: bool,
 ) -> list[Figure]:
-    """Both rights, one at a time and sixteen in flight, among a crowd of so many.
+    """Both rights, one at a time and sixteen in flight, among a crowd of so many. `let_pass` sets how one passes.
 
     `used` gives the processor time of each process so far: what a request takes of it follows the other figures.
     """
     few, many = (10, 100) if quick else (50, 1000)
     found: list[Figure] = []
-    for right, name in (("access", "accesses"), ("erasure", "erasures")):
+    for right, name, passing in _MEASURED:
+        await let_pass(right, passing)
         among = f"{name} among {crowd:,} people"
         await office.measure(right, take(5), 1)
         _, alone = await office.measure(right, take(few), 1)
         before = used()
         rate, loaded = await office.measure(right, take(many), 16)
         spent = {name: each * 1000 / len(loaded) for name, each in between(before, used()).items()}
-        aims = {"erasure": (150.0, 100.0, 20.0)}.get(right, (None, None, None))
+        aims = (150.0, 100.0, 20.0) if right == "erasure" else (None, None, None)
         found += [
             Figure(f"{among}, one at a time, p50", percentile(alone, 0.5) * 1000, "ms", aim=aims[0]),
             Figure(f"{among}, one at a time, p99", percentile(alone, 0.99) * 1000, "ms"),
