@@ -16,6 +16,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from libs.common.db import Database, impersonal
 from libs.common.errors import TooManyRequests
 
+HOUR = timedelta(hours=1)
+
 
 class TooManyAttempts(TooManyRequests):
     """429: the same for known and unknown people."""

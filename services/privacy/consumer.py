@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import orjson
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,6 +26,7 @@ from services.privacy.engine.archives import ARCHIVES
 from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
+from services.privacy.evidence import certificates, ending, placing
 from services.privacy.models import Participant
 from services.privacy.personal import HERE, HOLDINGS
 from services.privacy.settings import Settings, present
@@ -84,7 +86,7 @@ async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswer
         except (Forged, KeyError):
             _refuse("answer", event.data.participant if event.data.participant in keys else "unknown")
         else:
-            answers.append(_answer(event.data))
+            answers.append(_answer(event))
     await record(
         session,
         events[0].envelope.store_id,
@@ -94,7 +96,8 @@ async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswer
     )
 
 
-def _answer(answered: TaskAnswered) -> Answer:
+def _answer(event: Received[TaskAnswered]) -> Answer:
+    answered = event.data
     return Answer(
         request_id=answered.request_id,
         participant=answered.participant,
@@ -102,6 +105,7 @@ def _answer(answered: TaskAnswered) -> Answer:
         round=answered.round,
         state=TaskState(answered.outcome),
         content=answered.model_dump(mode="json"),
+        received=orjson.loads(event.record.value),
     )
 
 
@@ -133,6 +137,9 @@ DUTIES: Sequence[Duty] = (
     # Two, so that an archive of a million rows keeps only half of the others waiting.
     Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("assemble more archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
+    Duty("place evidence", placing.place, timedelta(seconds=1)),
+    Duty("issue certificates", certificates.issue, timedelta(seconds=1)),
+    Duty("forget evidence", ending.forget, timedelta(minutes=10)),
     Duty("watch deadlines", watching.watch, timedelta(seconds=30)),
     Duty("destroy keys", endings.destroy_keys, timedelta(seconds=5), channel=endings.DOOMED),
     Duty("expire requests", endings.expire_requests, timedelta(minutes=10)),

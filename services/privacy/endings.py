@@ -64,7 +64,15 @@ _CLAIM = text("""
     RETURNING store_id, bucket, retention, subject_id, generation
 """)
 _DESTROYED = text("""
-    WITH gone AS (DELETE FROM doomed_key WHERE bucket = ANY(CAST(:buckets AS uuid[])) RETURNING bucket)
+    WITH gone AS (
+        DELETE FROM doomed_key WHERE bucket = ANY(CAST(:buckets AS uuid[])) RETURNING store_id, bucket, retention
+    ), evidence AS (
+        INSERT INTO evidence_pending (store_id, request_id, kind, at, facts)
+        SELECT gone.store_id, coalesce(request_id, bucket), 'key-destroyed', CAST(:now AS timestamptz),
+            jsonb_strip_nulls(jsonb_build_object('retention', retention, 'document', document_id))
+        FROM gone LEFT JOIN document_check ON document_id = bucket
+        WHERE request_id IS NOT NULL OR retention = 'request'
+    )
     UPDATE document_check SET destroyed_at = :now FROM gone
     WHERE document_id = gone.bucket AND destroyed_at IS NULL
 """)
@@ -157,6 +165,10 @@ _UNSEEN = text("""
     ), noted AS (
         INSERT INTO document_check (document_id, request_id, store_id, outcome, at, openings)
         SELECT id, request_id, store_id, 'unseen', :now, openings FROM gone
+    ), evidence AS (
+        INSERT INTO evidence_pending (store_id, request_id, kind, at, facts)
+        SELECT store_id, request_id, 'document-checked', :now,
+            jsonb_build_object('document', id, 'outcome', 'unseen', 'openings', openings) FROM gone
     )
     SELECT * FROM gone
 """)

@@ -64,7 +64,17 @@ _RECIPIENTS = """
         jsonb_array_elements_text(entry -> 'recipients') AS recipient
     GROUP BY 1, 2
 """
-_WRITTEN = text("DELETE FROM notice WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id")
+_WRITTEN = text("""
+    WITH written AS (
+        DELETE FROM notice WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id, store_id, request_id, template, reader
+    ), evidence AS (
+        INSERT INTO evidence_pending (store_id, request_id, kind, at, facts)
+        SELECT store_id, request_id, 'told', CAST(:now AS timestamptz),
+            jsonb_build_object('template', template, 'reader', reader)
+        FROM written WHERE id = ANY(CAST(:drafted AS uuid[]))
+    )
+    SELECT id FROM written
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +107,10 @@ async def write(work: Work) -> int:
     letters = await _sealed(work, drafts)
     async with work.database.platform_session() as session:
         # What was superseded meanwhile, by the end of the request for instance, is not sent.
-        ids = {"ids": [row.notice_id for row in rows]}
-        written = set((await session.scalars(_WRITTEN, ids)).all())
+        ids = [row.notice_id for row in rows]
+        drafted = [one.row.notice_id for one, _ in letters]
+        values = {"ids": ids, "drafted": drafted, "now": now}
+        written = set((await session.scalars(_WRITTEN, values)).all())
         await _post(session, [(one, box) for one, box in letters if one.row.notice_id in written])
     return len(rows) // _AT_ONCE
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify, Person
+from services.privacy.engine.phases import NOTE_TURNED, TURNED
 from services.privacy.kinds import (
     AgentContact,
     ArchivePiece,
@@ -29,7 +30,7 @@ from services.privacy.models import (
     VerificationDocument,
 )
 
-_CANCEL = text("""
+_CANCEL = text(f"""
     WITH ended AS (
         SELECT request.id FROM request
         JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
@@ -42,11 +43,15 @@ _CANCEL = text("""
         UPDATE task SET next_issue_at = NULL FROM ended WHERE task.request_id = ended.id
     ), unwritten AS (
         DELETE FROM notice USING ended WHERE notice.request_id = ended.id
-    )
-    UPDATE request SET state = 'cancelled', watch = NULL, watch_at = NULL, version = version + 1,
-        steps = steps || jsonb_build_array(jsonb_build_object('state', 'cancelled', 'at', now()))
-    FROM ended WHERE request.id = ended.id
-""")
+    ), turned AS (
+        UPDATE request SET state = 'cancelled', watch = NULL, watch_at = NULL, version = version + 1,
+            steps = steps || jsonb_build_array(jsonb_build_object('state', 'cancelled', 'at', now()))
+        FROM ended WHERE request.id = ended.id
+        RETURNING {TURNED}, now() AS at
+    ), evidence AS ({NOTE_TURNED})
+    INSERT INTO certificate_due (request_id, store_id, due_at)
+    SELECT id, store_id, at FROM turned WHERE verified_at IS NOT NULL
+""")  # noqa: S608 - a constant of this service
 
 
 async def end_other_requests(session: AsyncSession, store_id: UUID, people: Sequence[Person]) -> None:
@@ -62,12 +67,18 @@ async def end_other_requests(session: AsyncSession, store_id: UUID, people: Sequ
 
 
 _NOTE_ERASED = text("""
-    INSERT INTO document_check (document_id, request_id, store_id, outcome, at, openings, destroyed_at)
-    SELECT document.id, document.request_id, document.store_id, 'erased', now(), document.openings, now()
-    FROM verification_document AS document
-    JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
-        ON document.subject_id = person.subject_id AND document.generation <= person.generation
-    WHERE document.store_id = :store_id ON CONFLICT DO NOTHING
+    WITH noted AS (
+        INSERT INTO document_check (document_id, request_id, store_id, outcome, at, openings, destroyed_at)
+        SELECT document.id, document.request_id, document.store_id, 'erased', now(), document.openings, now()
+        FROM verification_document AS document
+        JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
+            ON document.subject_id = person.subject_id AND document.generation <= person.generation
+        WHERE document.store_id = :store_id ON CONFLICT DO NOTHING
+        RETURNING store_id, request_id, document_id, outcome
+    )
+    INSERT INTO evidence_pending (store_id, request_id, kind, facts)
+    SELECT store_id, request_id, 'document-checked', jsonb_build_object('document', document_id, 'outcome', outcome)
+    FROM noted
 """)
 
 

@@ -26,6 +26,18 @@ class Settings(ServiceSettings):
     mails_per_person: int = Field(
         5, ge=1, description="Forms that cause a mail, per e-mail address in an hour; more cause none."
     )
+    proofs_per_address: int = Field(
+        3000, ge=1, description="Questions to evidence logs per client address in an hour."
+    )
+    evidence_years: int = Field(
+        5, ge=1, description="How long the evidence log keeps what its entries say; their hashes stay."
+    )
+    keyring_backup_days: int = Field(
+        7,
+        ge=0,
+        validation_alias="KEYRING_BACKUP_DAYS",
+        description="How long a backup of the keyring is kept; certificates name the day on which the last lapses.",
+    )
     service_keys: dict[str, dict[str, Any]] = Field({}, validation_alias="SERVICE_KEYS")
     """The public ES256 JWK of each service; a participant named here can announce no other key."""
 

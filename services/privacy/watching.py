@@ -15,6 +15,7 @@ from services.privacy.domain.rights import Right
 from services.privacy.domain.states import State
 from services.privacy.engine.notices import notify
 from services.privacy.engine.tasks import COLUMNS
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.policies import policy_of
 from services.privacy.timing import deadline_of
 
@@ -58,6 +59,7 @@ async def _say(session: AsyncSession, request: Row[Any], now: datetime) -> None:
             await _remind(session, request, deadline, now)
         case Word.ESCALATION if State(request.state) in _VERIFIED:
             said["escalated_at"] = request.escalated_at or now
+            await note(session, request.store_id, [Noted(request.id, Step.ESCALATED)], now=now)
             await notify(session, request, "decision-escalated", now=now, reader="officer")
             await notify(session, request, "request-escalated", now=now, reader="platform")
         case Word.ALARM if State(request.state) in _VERIFIED:

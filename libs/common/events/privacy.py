@@ -17,6 +17,8 @@ from libs.common.personal.data import PersonalData, PersonalValue, Sealed
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 
 ParticipantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+SkippedWord = Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$")]
+"""Why a table was not read again, see `Skipped`; a participant of somebody else's may have reasons of its own."""
 CHUNK_BYTES = 512 * 1024
 
 
@@ -44,6 +46,20 @@ class Outcome(StrEnum):
     NOTHING_HELD = "nothing-held"
     RETAINED = "retained"
     FAILED = "failed"
+
+
+class Skipped(StrEnum):
+    """Why a re-read passes over a table."""
+
+    NAMES_NOBODY = "names-nobody"
+    """It has no column that says whose a row is: what it has of people are boxes on their way, or nothing."""
+    KEPT_BY_LAW = "kept-by-law"
+    KEPT = "kept"
+    """It is declared to stay: it proves that, and when, something was done."""
+    NAMES_THE_ERASED = "names-the-erased"
+    """It remembers ids, so that nothing late brings somebody back."""
+    NO_BOX = "no-box"
+    """Of the erasure of a part: no key was replaced for it."""
 
 
 class Retained(BaseModel):
@@ -126,6 +142,10 @@ class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privac
     """For a rectification and its preview: what the models of the boxes do not take."""
     beside: dict[str, int] = {}
     """For a rectification: rows, by table, of what was issued and is not rewritten; a correction lies beside each."""
+    reread: list[str] = []
+    """For `verify-erased`: the tables that were read again."""
+    skipped: dict[str, SkippedWord] = {}
+    """For `verify-erased`: the tables that were not, by the reason."""
     signature: str = ""
 
 

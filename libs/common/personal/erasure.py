@@ -6,7 +6,7 @@ or a column that nobody declared is found too.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -47,7 +47,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from libs.common.db import fetch
-from libs.common.events.privacy import Retained
+from libs.common.events.privacy import Retained, Skipped
 from libs.common.personal.data import PersonalData
 from libs.common.personal.holdings import Attached, Holding, OnErase, is_impersonal
 from libs.common.personal.vocabulary import Retention
@@ -285,6 +285,21 @@ def _kept(holding: Holding, *, whole: bool = False) -> Select[Any, Any, Any, Any
 MACHINERY = frozenset({"erased_subject"})
 """Tables that name a person by id for the sake of the erasure itself."""
 
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What a re-read looks at, and what it passes over and why: all of it is said in the answer."""
+
+    statement: Statement | None
+    tables: Sequence[str]
+    skipped: Mapping[str, Skipped]
+
+    def of_a_part(self, read: Collection[str]) -> "Reread":
+        """The same, where only `read` were looked at, for what lies under retired keys."""
+        passed = dict.fromkeys(self.tables, Skipped.NO_BOX) | dict(self.skipped)
+        return Reread(None, sorted(read), {name: why for name, why in passed.items() if name not in read})
+
+
 # A column of these types cannot hold what a person wrote or is called.
 _HARMLESS = frozenset(
     {
@@ -298,23 +313,41 @@ _CATALOGUE = text("""
     WHERE relation.relnamespace = current_schema()::regnamespace
         AND relation.relkind IN ('r', 'p', 'm') AND NOT relation.relispartition
         AND attribute.attnum > 0 AND NOT attribute.attisdropped
-        AND EXISTS (SELECT FROM pg_attribute AS person WHERE person.attrelid = relation.oid
-                    AND person.attname = 'subject_id' AND NOT person.attisdropped)
     ORDER BY relation.relname, attribute.attnum
 """)
 
 
-async def rereading(session: AsyncSession, holdings: Sequence[Holding]) -> Statement | None:
-    """The statement that counts what an erasure left, by request and table, for the database as it is now."""
+async def rereading(session: AsyncSession, holdings: Sequence[Holding]) -> Reread:
+    """What counts what an erasure left, by request and table, for the database as it is now."""
     tables: dict[str, dict[str, str]] = defaultdict(dict)
     for row in await session.execute(_CATALOGUE):
         tables[row.name][row.column] = row.type
-    counts = [
-        _left_over(name, columns, [holding for holding in holdings if holding.name == name])
+    of_each = {name: [holding for holding in holdings if holding.name == name] for name in tables}
+    skipped = {
+        name: why
         for name, columns in tables.items()
-        if name not in MACHINERY and "store_id" in columns
+        if (why := _passed_over(name, columns, of_each[name])) is not None
+    }
+    counts = [
+        _left_over(name, columns, of_each[name]) for name, columns in tables.items() if name not in skipped
     ]
-    return Statement.of(union_all(*counts)) if counts else None
+    read = sorted(tables.keys() - skipped.keys())
+    return Reread(Statement.of(union_all(*counts)) if counts else None, read, skipped)
+
+
+def _passed_over(name: str, columns: Collection[str], holdings: Sequence[Holding]) -> Skipped | None:
+    """Why a table is not read again; a table of which only some rows stay is."""
+    if name in MACHINERY:
+        return Skipped.NAMES_THE_ERASED
+    if not {"store_id", "subject_id"} <= set(columns):
+        return Skipped.NAMES_NOBODY
+    if not holdings or any(one.only or not _stays_whole(one) for one in holdings):
+        return None
+    return Skipped.KEPT_BY_LAW if any(one.kept_by_law for one in holdings) else Skipped.KEPT
+
+
+def _stays_whole(holding: Holding) -> bool:
+    return holding.kept_by_law or holding.on_erase is OnErase.KEEP
 
 
 async def left_over(
@@ -354,7 +387,7 @@ def _survives(
     holdings: Sequence[Holding],
 ) -> ColumnElement[bool]:
     """That a row of this holding should be gone, or still has something in a column that should be empty."""
-    if holding.kept_by_law or holding.on_erase is OnErase.KEEP:
+    if _stays_whole(holding):
         return false()
     left: ColumnElement[bool] = true()
     if holding.on_erase is OnErase.CLEAR:
@@ -368,7 +401,7 @@ def _survives(
 # --- Reading a part again --------------------------------------------------------------------------------
 
 _BOXES = """
-    SELECT quote_ident(relation.relname) AS name, quote_ident(attribute.attname) AS box
+    SELECT relation.relname AS table, quote_ident(relation.relname) AS name, quote_ident(attribute.attname) AS box
     FROM pg_class AS relation
     JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
     WHERE relation.relnamespace = current_schema()::regnamespace
@@ -389,13 +422,16 @@ _UNDER_RETIRED = """
 
 async def left_under(
     session: AsyncSession, store_id: UUID, batch: Sequence[tuple[Asked, Sequence[UUID]]]
-) -> dict[UUID, Counter[str]]:
-    """By request, how many values of each table lie under one of its retired keys, in whatever binary column."""
+) -> tuple[dict[UUID, Counter[str]], list[str]]:
+    """By request, how many values of each table lie under one of its retired keys, in whatever binary column; and
+    the tables that have one.
+    """
     keys = [(asked, key_id.bytes) for asked, retired in batch for key_id in retired]
     left: dict[UUID, Counter[str]] = defaultdict(Counter)
     columns = await fetch(session, _BOXES)
+    read = sorted({one["table"] for one in columns})
     if not keys or not columns:
-        return left
+        return left, read
     query = " UNION ALL ".join(_UNDER_RETIRED.format(name=one["name"], box=one["box"]) for one in columns)
     rows = await fetch(
         session, query, store_id,
@@ -405,4 +441,4 @@ async def left_under(
     )  # fmt: skip
     for row in rows:
         left[row["request_id"]][row["name"]] += row["number"]
-    return left
+    return left, read

@@ -5,6 +5,7 @@ from services.privacy.api import (
     documents,
     download_page,
     downloads,
+    evidence,
     following,
     replies,
     request_forms,
@@ -22,5 +23,6 @@ ROUTERS = (
     following.router,
     replies.router,
     downloads.router,
+    evidence.router,
 )
 PAGES = (download_page.router, request_pages.router)

@@ -44,6 +44,8 @@ from services.privacy.desk_schemas import (
     ProposalView,
 )
 from services.privacy.domain.notes import About
+from services.privacy.evidence.figures import as_csv, yearly
+from services.privacy.evidence.schemas import YearlyFigures
 from services.privacy.schemas import RequestDetail, RequestSummary
 from services.privacy.service import deciding, noting, opening, previewing, reading, surveying
 from services.privacy.service.noting import Note
@@ -353,10 +355,37 @@ async def list_notes(
 # --- Over many -------------------------------------------------------------------------------------------
 
 
-@router.get("/stores/{store_id}/figures", response_model=Figures, responses=refusals(401, 403, 404))
-async def get_figures(store_id: StoreId, _: PrivacyOfficer, session: Session, at: Now) -> Figures:
-    """How many requests are open and how long answers take; no personal data."""
-    return await surveying.figures(session, store_id=store_id, now=at)
+Year = Annotated[int, Query(ge=2000, le=2200, description="A calendar year where the store is.")]
+
+
+@router.get(
+    "/stores/{store_id}/figures",
+    response_model=Figures | YearlyFigures,
+    responses=refusals(401, 403, 404),
+)
+async def get_figures(
+    store_id: StoreId, _: PrivacyOfficer, session: Session, at: Now, year: Year | None = None
+) -> Figures | YearlyFigures:
+    """How many requests are open and how long answers take; of a year, how they ended, from the evidence log. No
+    personal data.
+    """
+    if year is None:
+        return await surveying.figures(session, store_id=store_id, now=at)
+    return await yearly(session, store_id=store_id, year=year, now=at)
+
+
+@router.get(
+    "/stores/{store_id}/figures.csv",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}}}, **refusals(401, 403, 404)},
+)
+async def get_figures_as_csv(
+    store_id: StoreId, _: PrivacyOfficer, session: Session, at: Now, year: Year
+) -> Response:
+    """The figures of a year, a line for each right."""
+    found = await yearly(session, store_id=store_id, year=year, now=at)
+    headers = {"Content-Disposition": f'attachment; filename="requests-{year}.csv"'}
+    return Response(as_csv(found), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/escalations", response_model=Page[Escalated], responses=refusals(401, 403))

@@ -3,17 +3,15 @@
 from typing import Annotated
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Cookie, Form, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
-from joserfc.jwk import ECKey
 
-from libs.common.http import OpenVault, refusals
-from libs.common.personal.answers import ALGORITHM
+from libs.common.http import OpenVault, PlatformSession, refusals
 from services.privacy import downloads
 from services.privacy.api.means import Now
+from services.privacy.evidence.certificates import published_keys
+from services.privacy.evidence.placing import key_of, public_key
 from services.privacy.schemas import DownloadAddress, KeySet
-from services.privacy.settings import Settings
 
 router = APIRouter(tags=["privacy"])
 
@@ -100,9 +98,11 @@ async def download(
 
 
 @router.get("/keys.json")
-async def read_keys(request: Request, response: Response) -> KeySet:
-    """What the manifests of archives, and this service's answers, are checked with (RFC 7517)."""
-    settings: Settings = request.app.state.settings
-    key = ECKey.import_key(orjson.loads(settings.service_key.get_secret_value()))
+async def read_keys(request: Request, response: Response, session: PlatformSession) -> KeySet:
+    """What certificates, heads of evidence logs, manifests of archives and this service's answers are checked with (RFC
+    7517): the key that signs now, then those that signed before.
+    """
+    present = public_key(key_of(request.app.state.settings))
+    earlier = [one for one in await published_keys(session) if one["kid"] != present["kid"]]
     response.headers["Cache-Control"] = "public, max-age=300"
-    return KeySet(keys=[{**key.as_dict(private=False), "use": "sig", "alg": ALGORITHM}])
+    return KeySet(keys=[present, *reversed(earlier)])

@@ -119,3 +119,19 @@ class AlreadyChecked(Conflict):
 
 class DownloadGone(NotFound):
     """404, the same for a link that never was, has expired, was used up, or whose person was erased."""
+
+
+class NotInLog(NotFound):
+    """404: the log has no such leaf, or published no head of this size. `reason` says which."""
+
+    slug = "not-in-log"
+    title = "The log has no such thing"
+    detail = "Ask for the newest head, and for leaves and sizes up to it."
+
+
+class NotCertified(NotFound):
+    """404: the request has not ended, or it ended a moment ago. `due_at` says when its certificate is issued, if so."""
+
+    slug = "not-certified"
+    title = "There is no certificate yet"
+    detail = "It is issued when the request has ended; after an erasure, once no key can be in any memory."

@@ -27,14 +27,21 @@ _LOCK = text(f"""
 """)  # noqa: S608 - a constant of this package
 # What is terminal stays as it is: a late, doubled or contradictory answer changes nothing.
 _ANSWERED = text("""
-    UPDATE task SET state = given.state, answer = CAST(given.answer AS jsonb), answered_at = now(),
-        next_issue_at = CASE WHEN given.state = 'failed'
-            THEN now() + make_interval(secs => least(:longest, :first * 2 ^ least(attempts, 20))) END
-    FROM unnest(CAST(:requests AS uuid[]), CAST(:participants AS text[]), CAST(:verbs AS text[]),
-        CAST(:states AS text[]), CAST(:answers AS text[])) AS given (request_id, participant, verb, state, answer)
-    WHERE task.request_id = given.request_id AND task.participant = given.participant AND task.verb = given.verb
-        AND task.state IN ('waiting', 'failed') AND task.store_id = :store_id
-    RETURNING task.request_id, task.participant, task.verb, task.state
+    WITH answered AS (
+        UPDATE task SET state = given.state, answer = CAST(given.answer AS jsonb), answered_at = now(),
+            next_issue_at = CASE WHEN given.state = 'failed'
+                THEN now() + make_interval(secs => least(:longest, :first * 2 ^ least(attempts, 20))) END
+        FROM unnest(CAST(:requests AS uuid[]), CAST(:participants AS text[]), CAST(:verbs AS text[]),
+            CAST(:states AS text[]), CAST(:answers AS text[]), CAST(:noted AS text[]))
+            AS given (request_id, participant, verb, state, answer, noted)
+        WHERE task.request_id = given.request_id AND task.participant = given.participant AND task.verb = given.verb
+            AND task.state IN ('waiting', 'failed') AND task.store_id = :store_id
+        RETURNING task.request_id, task.store_id, task.participant, task.verb, given.noted
+    ), evidence AS (
+        INSERT INTO evidence_pending (store_id, request_id, kind, facts)
+        SELECT store_id, request_id, 'answered', CAST(noted AS jsonb) FROM answered
+    )
+    SELECT request_id, participant, verb FROM answered
 """)
 # A preview that found obligations, or values that no model takes, is for somebody to look at.
 _PARTS = text("""
@@ -122,6 +129,7 @@ async def _take(
             "verbs": [answer.verb for answer in answers],
             "states": [answer.state for answer in answers],
             "answers": [orjson.dumps(answer.content).decode() for answer in answers],
+            "noted": [orjson.dumps(answer.noted).decode() for answer in answers],
             **PAUSES,
         },
     )

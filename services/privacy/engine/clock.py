@@ -16,6 +16,7 @@ from services.privacy.domain.decisions import Extension
 from services.privacy.domain.problems import NotDecidable, NothingAsked
 from services.privacy.domain.states import OVER, State
 from services.privacy.engine.notices import notify
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.policies import policy_of
 from services.privacy.timing import deadline_of, stops_of, timed, unsaid
 
@@ -45,6 +46,8 @@ async def extend(session: AsyncSession, request: Row[Any], why: Extension, *, no
     moved = {"extended_at": now, "extension": why}
     stops = request.stops if is_stopped(request) else None
     await _move(session, request, deadline.extend(now), unsaid(request, now), stops=stops, **moved)
+    extended = Noted(request.id, Step.EXTENDED, {"why": why, "due_on": deadline.extend(now).due_on})
+    await note(session, request.store_id, [extended], now=now)
     await notify(session, request, "request-extended", now=now)
 
 
@@ -62,6 +65,7 @@ async def ask(session: AsyncSession, request: Row[Any], note_id: UUID, *, now: d
         said = min(unsaid(request, now), now).isoformat()
         stops = [*stops_of(stopped)[:-1], stops_of(stopped)[-1] | {"said": said}]
         await _move(session, request, stopped, unsaid(request, now), stops=stops)
+        await note(session, request.store_id, [Noted(request.id, Step.STOPPED)], now=now)
     await notify(session, request, "request-question", now=now, note_id=note_id)
 
 
@@ -81,7 +85,11 @@ async def resume(session: AsyncSession, request: Row[Any], *, now: datetime) -> 
     deadline = deadline_of(request, policy.country)
     said = request.stops[-1].get("said")
     after = datetime.fromisoformat(said) if request.due_on is None and said else unsaid(request, now)
-    await _move(session, request, deadline.resume(now), after)
+    resumed = deadline.resume(now)
+    await _move(session, request, resumed, after)
+    await note(
+        session, request.store_id, [Noted(request.id, Step.RESUMED, {"due_on": resumed.due_on})], now=now
+    )
 
 
 async def _move(

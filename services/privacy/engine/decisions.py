@@ -21,8 +21,9 @@ from services.privacy.domain.states import UNDECIDED, State
 from services.privacy.domain.verification import Proof, Way, is_verified
 from services.privacy.engine.clock import resume
 from services.privacy.engine.notices import notify
-from services.privacy.engine.phases import begin
+from services.privacy.engine.phases import NOTE_TURNED, TURNED, begin
 from services.privacy.engine.tasks import COLUMNS
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
 from services.privacy.timing import deadline_for, deadline_of, timed, unsaid
@@ -135,6 +136,7 @@ async def prove(
     values = {"id": request.id, "store_id": request.store_id}
     given = [Proof(one["proof"]) for one in request.proofs]
     noted = orjson.dumps([] if proof in given else [{"proof": proof, "at": now.isoformat()}]).decode()
+    await note(session, request.store_id, [Noted(request.id, Step.PROVED, {"proof": proof})], now=now)
     if State(request.state) is not State.VERIFYING:
         await session.execute(_PROVED, values | {"proof": noted})
         return False
@@ -158,11 +160,21 @@ async def prove(
         "proof": noted,
     }
     await session.execute(_VERIFIED, columns | values)
+    await note(session, request.store_id, verified(request.id, columns), now=now)
     await notify(session, request, received(request), now=now)
     await session.execute(_UNASKED, values)
     await session.execute(_NOT_ASKED, {"id": request.id})
     await begin(session, request.store_id, [request], stands["state"], expected=expected)
     return True
+
+
+def verified(request_id: UUID, stands: Mapping[str, Any]) -> list[Noted]:
+    """The steps of a request that is verified, and decided where nobody weighs it."""
+    steps = [Noted(request_id, Step.VERIFIED, {"due_on": stands["due_on"]})]
+    if stands.get("decision") is not None:
+        decided = {"decision": stands["decision"], "by": stands.get("decided_by")}
+        steps.append(Noted(request_id, Step.DECIDED, decided))
+    return steps
 
 
 async def recognised(
@@ -252,13 +264,20 @@ async def approve(
     await _run(session, request, Decision.APPROVED, by=by, now=now, expected=expected)
 
 
-_ENDED = text("""
-    UPDATE request SET state = CAST(:state AS text), version = version + 1, watch = NULL, watch_at = NULL,
-        steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', CAST(:at AS text))),
-        decision = coalesce(:decision, decision), decided_at = CAST(:now AS timestamptz), decided_by = :by,
-        ground = :ground
-    WHERE id = :id AND store_id = :store_id
-""")
+# What was refused is certified as well, and what a verified person took back.
+_ENDED = text(f"""
+    WITH turned AS (
+        UPDATE request SET state = CAST(:state AS text), version = version + 1, watch = NULL, watch_at = NULL,
+            steps = steps
+                || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', CAST(:at AS text))),
+            decision = coalesce(:decision, decision), decided_at = CAST(:now AS timestamptz), decided_by = :by,
+            ground = :ground
+        WHERE id = :id AND store_id = :store_id
+        RETURNING {TURNED}, CAST(:now AS timestamptz) AS at
+    ), evidence AS ({NOTE_TURNED})
+    INSERT INTO certificate_due (request_id, store_id, due_at)
+    SELECT id, store_id, at FROM turned WHERE state = 'refused' OR verified_at IS NOT NULL
+""")  # noqa: S608 - a constant of this package
 _SILENCED = text("""
     WITH silenced AS (UPDATE task SET next_issue_at = NULL WHERE request_id = :id)
     DELETE FROM notice WHERE request_id = :id
@@ -292,6 +311,7 @@ async def refuse(
     if authority(ground, right, law) is None:
         raise GroundDoesNotFit(grounds=grounds_for(right, law))
     decided = {"decision": Decision.REFUSED, "ground": ground, "by": by}
+    await note(session, request.store_id, [Noted(request.id, Step.DECIDED, decided)], now=now)
     await _end(session, request, State.REFUSED, now, **decided)
     await notify(session, request, "request-refused", now=now, note_id=note_id)
 
@@ -341,4 +361,6 @@ async def _run(
     }
     await resume(session, request, now=now)
     await session.execute(_RUNNING, values)
+    decided = Noted(request.id, Step.DECIDED, {"decision": decision, "by": by})
+    await note(session, request.store_id, [decided], now=now)
     await begin(session, request.store_id, [request], State.RUNNING, expected=expected)

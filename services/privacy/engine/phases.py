@@ -7,6 +7,7 @@ answers one sees the other, and no two batches wait for each other.
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from libs.common.db import ring_after_commit
 from libs.common.events import Event
 from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
+from libs.common.personal.vault import KEY_SECONDS
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
 from services.privacy.engine.tasks import COLUMNS, RUNS, SOURCE, ids_of, is_led, is_part, task, verb_of
@@ -41,35 +43,50 @@ ANNOUNCED: Mapping[Right, str] = {
 
 # --- Beginning -------------------------------------------------------------------------------------------
 
+_NOTE_ISSUED = """
+    INSERT INTO evidence_pending (store_id, request_id, kind, facts)
+    SELECT store_id, request_id, 'issued',
+        jsonb_build_object('verb', verb, 'participants', jsonb_agg(participant ORDER BY participant))
+    FROM asked GROUP BY store_id, request_id, verb
+"""
 # Whoever announced itself and whoever is expected: one row each, in the transaction that begins the phase.
-_EXPECT = text("""
-    INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
-    SELECT request.id, name, CAST(:verb AS text), request.store_id, CASE
-        WHEN name = 'keyring' THEN greatest(now(), request.begins_at)
-        WHEN NOT :led THEN now() + make_interval(secs => :first) END
-    FROM request,
-        (SELECT name FROM participant UNION SELECT unnest(CAST(:expected AS text[]))) AS everybody (name)
-    WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id
-    ON CONFLICT (request_id, participant, verb) DO UPDATE SET
-        state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
-""")
+_EXPECT = text(f"""
+    WITH asked AS (
+        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
+        SELECT request.id, name, CAST(:verb AS text), request.store_id, CASE
+            WHEN name = 'keyring' THEN greatest(now(), request.begins_at)
+            WHEN NOT :led THEN now() + make_interval(secs => :first) END
+        FROM request,
+            (SELECT name FROM participant UNION SELECT unnest(CAST(:expected AS text[]))) AS everybody (name)
+        WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id
+        ON CONFLICT (request_id, participant, verb) DO UPDATE SET
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
+        RETURNING task.request_id, task.store_id, task.participant, task.verb
+    ){_NOTE_ISSUED}
+""")  # noqa: S608 - a constant of this module
 # Who was asked to erase is asked whether it did.
-_EXPECT_CHECKS = text("""
-    INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
-    SELECT request_id, participant, 'verify-erased', store_id,
-        now() + CASE WHEN participant = 'keyring' THEN interval '0' ELSE make_interval(secs => :first) END
-    FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
-""")
+_EXPECT_CHECKS = text(f"""
+    WITH asked AS (
+        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
+        SELECT request_id, participant, 'verify-erased', store_id,
+            now() + CASE WHEN participant = 'keyring' THEN interval '0' ELSE make_interval(secs => :first) END
+        FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
+        RETURNING request_id, store_id, participant, verb
+    ){_NOTE_ISSUED}
+""")  # noqa: S608 - a constant of this module
 
 
 # What was opened before must be forgotten, and what was under way have arrived, before anybody looks; the keyring,
 # which lets the old keys go, comes last.
-_EXPECT_CHECKS_OF_PARTS = text("""
-    INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
-    SELECT request_id, participant, 'verify-erased', store_id,
-        CASE WHEN participant <> 'keyring' THEN now() + make_interval(secs => :part) END
-    FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
-""")
+_EXPECT_CHECKS_OF_PARTS = text(f"""
+    WITH asked AS (
+        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
+        SELECT request_id, participant, 'verify-erased', store_id,
+            CASE WHEN participant <> 'keyring' THEN now() + make_interval(secs => :part) END
+        FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
+        RETURNING request_id, store_id, participant, verb
+    ){_NOTE_ISSUED}
+""")  # noqa: S608 - a constant of this module
 
 
 async def begin(
@@ -179,15 +196,39 @@ async def let_forget(session: AsyncSession, store_id: UUID, requests: Sequence[R
 
 # --- Turning ---------------------------------------------------------------------------------------------
 
+TURNED = ", ".join(
+    f"request.{column}"
+    for column in (
+        *("id", "store_id", "claim", "law", "purpose", "category", "state", "ground", "agent"),
+        *("received_at", "opened_at", "verified_at", "overdue_at"),
+    )
+)
+NOTE_TURNED = """
+    INSERT INTO evidence_pending (store_id, request_id, kind, at, facts)
+    SELECT store_id, id, state, at, jsonb_strip_nulls(jsonb_build_object(
+        'right', claim, 'law', law, 'purpose', purpose, 'category', category, 'ground', ground,
+        'late', at >= overdue_at, 'verified', verified_at IS NOT NULL,
+        'since', CASE law WHEN 'ccpa' THEN coalesce(received_at, opened_at) ELSE coalesce(verified_at, opened_at) END))
+    FROM turned
+"""
+"""The evidence of a state that requests have entered, with what the figures of a year are computed from; `turned` has
+the columns of TURNED, and `at`."""
+LAPSE = timedelta(seconds=KEY_SECONDS)
+"""After the end of an erasure no memory holds an opened key any more: not before is it certified."""
+
 # The end of a request supersedes what was still to be written about its beginning.
-_TURN = text("""
+_TURN = text(f"""
     WITH turned AS (
         UPDATE request SET state = CAST(:state AS text), version = version + 1,
             steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', now())),
             completed_at = CASE WHEN :completed THEN now() END,
             watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END
         WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
-        RETURNING id, store_id, claim, agent
+        RETURNING {TURNED}, now() AS at
+    ), evidence AS ({NOTE_TURNED}    ), due AS (
+        INSERT INTO certificate_due (request_id, store_id, due_at)
+        SELECT id, store_id, now() + CASE claim WHEN 'erasure' THEN make_interval(secs => :lapse) ELSE interval '0' END
+        FROM turned WHERE :completed
     ), superseded AS (
         DELETE FROM notice USING turned
         WHERE :completed AND notice.request_id = turned.id AND notice.due_at > now()
@@ -196,7 +237,7 @@ _TURN = text("""
     SELECT store_id, id, template, reader, now() FROM turned, LATERAL (VALUES
         (CAST(:announced AS jsonb) ->> claim, 'person', true), ('agent-request-completed', 'agent', agent IS NOT NULL)
     ) AS told (template, reader, wanted) WHERE :completed AND wanted
-""")
+""")  # noqa: S608 - a constant of this module
 _ANNOUNCED = orjson.dumps({right.value: template for right, template in ANNOUNCED.items()}).decode()
 
 
@@ -211,6 +252,7 @@ async def turn(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any
             "state": state,
             "completed": completed,
             "announced": _ANNOUNCED,
+            "lapse": LAPSE.total_seconds(),
         },
     )
     if completed:
@@ -220,7 +262,12 @@ async def turn(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any
 # --- Again -----------------------------------------------------------------------------------------------
 
 _NEXT_ROUND = text("""
-    UPDATE request SET round = round + 1 WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+    WITH anew AS (
+        UPDATE request SET round = round + 1 WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+        RETURNING id, store_id, round
+    )
+    INSERT INTO evidence_pending (store_id, request_id, kind, facts)
+    SELECT store_id, id, 'anew', jsonb_build_object('round', round) FROM anew
 """)
 _DROP_CHECKS = text("""
     DELETE FROM task

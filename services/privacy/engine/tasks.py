@@ -63,7 +63,7 @@ def is_part(request: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came in for one task; `content` is kept whole, with its signature."""
+    """What came in for one task. `content` is as this version understands it, `received` as it was signed."""
 
     request_id: UUID
     participant: str
@@ -71,6 +71,15 @@ class Answer:
     round: int
     state: TaskState
     content: Mapping[str, Any]
+    received: Mapping[str, Any] | None = None
+    """None for what the keyring did, which was no answer to an event."""
+
+    @property
+    def noted(self) -> Mapping[str, Any]:
+        """What the evidence log has of it: of a signed answer all that was signed, and nothing else."""
+        if self.received is not None:
+            return self.received
+        return {**self.content, "participant": self.participant, "verb": self.verb, "round": self.round}
 
 
 def task(

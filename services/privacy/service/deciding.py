@@ -23,6 +23,8 @@ from services.privacy.domain.rights import Right
 from services.privacy.domain.states import State
 from services.privacy.domain.verification import Proof, Way
 from services.privacy.engine import clock, decisions
+from services.privacy.evidence import entries
+from services.privacy.evidence.entries import Noted, Step
 from services.privacy.models import Request
 from services.privacy.policies import policy_of
 from services.privacy.service import noting, opening
@@ -109,6 +111,7 @@ async def assign(
     """Whose case it is. Raises NotFound, PreconditionFailed."""
     request = await _matching(session, store_id, request_id, if_match)
     await session.execute(_ASSIGNED, {"id": request.id, "store_id": store_id, "assignee": assignee})
+    await entries.note(session, store_id, [Noted(request.id, Step.ASSIGNED, {"to": assignee})])
 
 
 async def preview_again(

@@ -33,6 +33,7 @@ from services.privacy.endings import doom
 from services.privacy.engine import decisions
 from services.privacy.engine.clock import is_stopped
 from services.privacy.engine.notices import notify
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.kinds import DocumentContent
 from services.privacy.models import DocumentCheck, Request, VerificationDocument
 from services.privacy.policies import Policy, policy_of
@@ -137,6 +138,8 @@ async def attach(
             box=uploaded.sealed.box,
         )
     )
+    sent = {"document": uploaded.id, "media_type": uploaded.media_type, "size": uploaded.size}
+    await note(session, request.store_id, [Noted(request.id, Step.DOCUMENT_RECEIVED, sent)], now=now)
     await notify(session, request, "document-received", now=now, reader="officer")
 
 
@@ -176,10 +179,12 @@ async def content_of(
     values = {"id": document_id, "request_id": request_id, "store_id": store_id}
     async with database.session(store_id) as session:
         row = (await session.execute(_OPENED, values)).one_or_none()
-    if row is None:
-        raise NotFound
+        if row is None:
+            raise NotFound
+        opened = Noted(request_id, Step.DOCUMENT_OPENED, {"document": document_id})
+        await note(session, store_id, [opened])
     try:
-        opened = await vault.open(
+        content = await vault.open(
             Sealed(DocumentContent, row.box),
             store_id=store_id,
             subject_id=row.subject_id,
@@ -187,7 +192,7 @@ async def content_of(
         )
     except KeyDestroyed:
         raise NotFound from None
-    return MediaType(row.media_type), opened.content
+    return MediaType(row.media_type), content.content
 
 
 # --- Checking --------------------------------------------------------------------------------------------
@@ -269,6 +274,8 @@ async def _note(
     }
     if await session.scalar(_TAKEN, values) is None:
         raise NotFound
+    judged = {"document": check.document_id, "outcome": check.outcome, "by": check.by}
+    await note(session, request.store_id, [Noted(request.id, Step.DOCUMENT_CHECKED, judged)], now=now)
     await doom(session, request, Retention.VERIFICATION, check.document_id, at=now)
     noting.keep(session, seen, About.EVIDENCE, author=check.by, now=now)
     if check.accepted:

@@ -30,6 +30,7 @@ from services.privacy.domain.verification import Proof, Way
 from services.privacy.engine import decisions
 from services.privacy.engine.notices import notify
 from services.privacy.engine.phases import begin
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.kinds import AgentContact, RequestContact
 from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
@@ -151,6 +152,7 @@ async def open_request(
     made = await session.scalar(_insert(asking, policy, now))
     if made is None:
         return await _join(session, asking, policy, expected=expected, now=now), False
+    await note(session, made.store_id, _opened(made), now=now)
     if made.state != State.VERIFYING:
         told = "lifting-announced" if asking.begins_at else decisions.received(made)
         await notify(session, made, told, now=now)
@@ -158,6 +160,25 @@ async def open_request(
     else:
         await _ask_for_proof(session, made, asking, policy, expected=expected, now=now)
     return made, True
+
+
+def _opened(request: Request) -> list[Noted]:
+    """A request that is verified as it is opened takes several steps at once."""
+    facts = {
+        "right": request.claim,
+        "law": request.law,
+        "purpose": request.purpose,
+        "category": request.category,
+        "way": request.way,
+        "proofs": [one["proof"] for one in request.proofs],
+    }
+    opened = Noted(
+        request.id, Step.OPENED, {name: value for name, value in facts.items() if value is not None}
+    )
+    if request.state == State.VERIFYING:
+        return [opened]
+    stands = {name: getattr(request, name) for name in ("due_on", "decision", "decided_by")}
+    return [opened, *decisions.verified(request.id, stands)]
 
 
 async def _ask_for_proof(
@@ -285,6 +306,8 @@ async def _lend(
     if asking.way is not Way.AGENT:
         proved = {"proved": bool(asking.proofs), "law": asking.asked.law, "way": asking.way}
         await session.execute(_TAKE, proved | {"id": request.id, "store_id": request.store_id})
+        joined = {"way": asking.way, "law": asking.asked.law, "proofs": list(asking.proofs)}
+        await note(session, request.store_id, [Noted(request.id, Step.JOINED, joined)], now=now)
     for proof in asking.proofs:
         row = await decisions.locked(session, request.store_id, request.id)
         if await decisions.prove(session, row, proof, now=now, expected=expected):

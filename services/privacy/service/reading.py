@@ -84,6 +84,15 @@ async def get_request(
     return detail, request.version
 
 
+async def seen_by(session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None) -> None:
+    """Raises NotFound for a request that is not that person's own, when `of` is given."""
+    known = await session.scalar(
+        select(Request.id).where(Request.id == request_id, Request.store_id == store_id, *_own(of))
+    )
+    if known is None:
+        raise NotFound
+
+
 async def _alike(session: AsyncSession, request: Request) -> int:
     """What nobody verified was perhaps somebody else's, and does not count against the person."""
     number = await session.scalar(

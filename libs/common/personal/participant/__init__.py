@@ -10,7 +10,7 @@ answer again.
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -32,7 +32,7 @@ from libs.common.inbox import Handlers, batched
 from libs.common.outbox import publish_all
 from libs.common.personal import erasure, jobs, restrictions
 from libs.common.personal.answers import sign
-from libs.common.personal.erasure import Asked, Statement
+from libs.common.personal.erasure import Asked, Reread
 from libs.common.personal.holdings import COPIES, Copy, Holding, Hook, Person
 from libs.common.personal.inventory import Inventory, recognised
 from libs.common.personal.participant.announcements import announce
@@ -71,7 +71,7 @@ class Participant(Part):
         super().__init__(service=service, holdings=holdings, settings=settings, copies=copies)
         self._erasing = erasure.erasing(self.holdings)
         self._inventories: dict[Scope, Inventory] = {}
-        self._rereading: tuple[float, Statement | None] = (float("-inf"), None)
+        self._rereading: tuple[float, Reread | None] = (float("-inf"), None)
 
     @property
     def handlers(self) -> Handlers:
@@ -180,27 +180,40 @@ class Participant(Part):
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
     ) -> list[TaskAnswered]:
         store_id, whole = batch[0].store_id, {task.request_id for task in tasks if _scope(task).is_whole}
+        reread = await self._reread(session)
         left = await erasure.left_over(
-            session, await self._reread(session), [one for one in batch if one.request_id in whole]
+            session, reread.statement, [one for one in batch if one.request_id in whole]
         )
         parts = [
             (one, task.retired) for task, one in zip(tasks, batch, strict=True) if one.request_id not in whole
         ]
-        left |= await erasure.left_under(session, store_id, parts)
+        of_parts = reread
+        if parts:
+            left_of_parts, read = await erasure.left_under(session, store_id, parts)
+            left, of_parts = left | left_of_parts, reread.of_a_part(read)
         return [
-            self._answer(task, outcome=Outcome.FAILED, reason="left-over", counts=dict(left[task.request_id]))
-            if left[task.request_id]
-            else self._answer(task, outcome=Outcome.DONE)
+            self._reread_answer(
+                task, reread if task.request_id in whole else of_parts, left.get(task.request_id)
+            )
             for task in tasks
         ]
 
-    async def _reread(self, session: AsyncSession) -> Statement | None:
+    def _reread_answer(
+        self, task: TaskIssued, reread: Reread, left: Mapping[str, int] | None
+    ) -> TaskAnswered:
+        """What was found, and all that was looked at for it."""
+        looked = {"reread": list(reread.tables), "skipped": dict(reread.skipped)}
+        if left:
+            return self._answer(task, outcome=Outcome.FAILED, reason="left-over", counts=dict(left), **looked)
+        return self._answer(task, outcome=Outcome.DONE, **looked)
+
+    async def _reread(self, session: AsyncSession) -> Reread:
         """The catalogue is read once a minute: only a migration changes it."""
-        until, statement = self._rereading
-        if monotonic() >= until:
-            statement = await erasure.rereading(session, self.holdings)
-            self._rereading = (monotonic() + _CATALOGUE_SECONDS, statement)
-        return statement
+        until, reread = self._rereading
+        if reread is None or monotonic() >= until:
+            reread = await erasure.rereading(session, self.holdings)
+            self._rereading = (monotonic() + _CATALOGUE_SECONDS, reread)
+        return reread
 
     # --- What is held ------------------------------------------------------------------------------------
 

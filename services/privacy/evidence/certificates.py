@@ -1,0 +1,231 @@
+"""Certificates: what is certified about a request once it has ended, and completed when what was kept has ended.
+
+One is issued when the log has the end of its request, under a head that covers it, and no sooner than any opened key
+has been forgotten everywhere. What is signed is kept for ever; it holds no personal data. Proofs are computed when
+somebody fetches it, since leaves never change.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+from joserfc.jwk import ECKey
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import fetch
+from libs.common.worker import Work
+from services.privacy.domain.problems import NotCertified
+from services.privacy.engine.phases import LAPSE
+from services.privacy.evidence import reading
+from services.privacy.evidence.entries import Noted, Step, note
+from services.privacy.evidence.placing import key_of
+from services.privacy.evidence.summing import Said, end_of, listed, summed, with_ended
+from services.privacy.settings import present
+from vitrine import merkle, signing
+
+_AT_ONCE = 100
+_AGAIN = timedelta(seconds=2)
+
+# --- Issuing ---------------------------------------------------------------------------------------------
+
+_DUE = """
+    SELECT due.request_id, due.store_id, known.name AS store_name, last.number, last.size, last.content
+    FROM certificate_due AS due LEFT JOIN known_store AS known ON known.store_id = due.store_id
+        LEFT JOIN LATERAL (
+            SELECT number, size, content FROM certificate WHERE request_id = due.request_id
+            ORDER BY number DESC LIMIT 1
+        ) AS last ON true
+    WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE OF due SKIP LOCKED
+"""
+_ENTRIES = """
+    SELECT entry.request_id, entry.index, leaf.hash, entry.content
+    FROM evidence_entry AS entry JOIN evidence_leaf AS leaf USING (store_id, index)
+    WHERE entry.request_id = ANY($1::uuid[]) ORDER BY entry.request_id, entry.index
+"""
+_UNPLACED = "SELECT DISTINCT request_id FROM evidence_pending WHERE request_id = ANY($1::uuid[])"
+_LATER = "UPDATE certificate_due SET due_at = $2 WHERE request_id = ANY($1::uuid[])"
+_ISSUED = """
+    WITH issued AS (
+        INSERT INTO certificate (request_id, number, id, store_id, issued_at, size, content, signature)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    )
+    DELETE FROM certificate_due WHERE request_id = $1
+"""
+_NOTHING_NEW = "DELETE FROM certificate_due WHERE request_id = $1"
+
+
+async def issue(work: Work) -> int:
+    """Issue the certificates that are due. Returns 0 unless more may be."""
+    now, key = work.clock(), key_of(work.settings)
+    async with work.database.platform_session() as session:
+        due = await fetch(session, _DUE, now, _AT_ONCE)
+        entries: dict[UUID, list[Said]] = {one.request_id: [] for one in due}
+        for row in await fetch(session, _ENTRIES, [one.request_id for one in due]) if due else ():
+            entries[row.request_id].append(Said(row.index, row.hash, row.content))
+        heads = {
+            store_id: await reading.latest_head(session, store_id)
+            for store_id in sorted({one.store_id for one in due})
+        }
+        unplaced = {one.request_id for one in await fetch(session, _UNPLACED, [*entries])}
+        waiting: list[UUID] = []
+        for row in due:
+            said = entries[row.request_id]
+            # A certificate that completes another needs no entry of old: they may be gone.
+            if row.request_id in unplaced or (end_of(said) is None and row.number is None):
+                waiting.append(row.request_id)
+            else:
+                await _issue(session, row, said, heads[row.store_id], key=key, now=now)
+        if waiting:
+            await fetch(session, _LATER, waiting, now + _AGAIN)
+    return len(due) // _AT_ONCE
+
+
+async def _issue(
+    session: AsyncSession, due: Any, entries: Sequence[Said], head: Any, *, key: ECKey, now: datetime
+) -> None:
+    number, id_ = (due.number or 0) + 1, uuid4()
+    body = _completed(due, entries) if due.number else _first(due, entries)
+    if body is None:
+        await fetch(session, _NOTHING_NEW, due.request_id)
+        return
+    issued = {
+        "id": str(id_),
+        "number": number,
+        "issued_at": now.isoformat(),
+        "head": head.signature,
+        "log": {"size": head.size, "root": head.root.hex()},
+    }
+    content = signing.canonical(body | issued)
+    signature = signing.detached(content, typ=signing.CERTIFICATE, key=key)
+    await fetch(
+        session, _ISSUED, due.request_id, number, id_, due.store_id, now, head.size, content, signature
+    )
+    certified = {"certificate": str(id_), "number": number, "sha256": hashlib.sha256(content).hexdigest()}
+    await note(session, due.store_id, [Noted(due.request_id, Step.CERTIFIED, certified)], now=now)
+
+
+def _first(due: Any, entries: Sequence[Said]) -> dict[str, Any]:
+    body = summed(entries, backup_days=present().keyring_backup_days)
+    body["request"] = {"id": str(due.request_id), **body["request"]}
+    return {
+        "version": 1,
+        "store": {"id": str(due.store_id), "name": due.store_name},
+        **body,
+        "kept": with_ended(body["kept"], entries),
+        "completes": None,
+        "entries": listed(entries),
+    }
+
+
+def _completed(due: Any, entries: Sequence[Said]) -> dict[str, Any] | None:
+    """The certificate before, and what has ended since; None where nothing has."""
+    before = orjson.loads(due.content)
+    kept = with_ended(before["kept"], entries)
+    if kept == before["kept"]:
+        return None
+    completes = {"id": before["id"], "sha256": hashlib.sha256(due.content).hexdigest()}
+    ended = [one for one in entries if one.step is Step.KEPT_ENDED and one.index >= due.size]
+    return before | {"kept": kept, "completes": completes, "entries": listed(ended)}
+
+
+# --- What was kept has ended -----------------------------------------------------------------------------
+
+_WHOSE = """
+    SELECT id FROM request
+    WHERE store_id = $1 AND subject_id = $2 AND generation >= $3 AND claim = 'erasure' AND state = 'completed'
+        AND EXISTS (
+            SELECT FROM task WHERE task.request_id = request.id AND verb = 'erase' AND answer -> 'retained'
+                @> jsonb_build_array(jsonb_build_object('retention', $4::text, 'bucket', $5::text)))
+    ORDER BY id FOR UPDATE
+"""
+_DUE_AGAIN = """
+    INSERT INTO certificate_due AS due (request_id, store_id, due_at)
+    SELECT id, $1, now() + make_interval(secs => $3) FROM unnest($2::uuid[]) AS id
+    ON CONFLICT (request_id) DO UPDATE SET due_at = greatest(due.due_at, excluded.due_at)
+"""
+
+
+async def kept_has_ended(
+    session: AsyncSession,
+    *,
+    store_id: UUID,
+    subject_id: UUID,
+    generation: int,
+    retention: str,
+    bucket: str,
+    on: date,
+) -> None:
+    """What the law kept of an erased person is gone since the day `on`: each erasure that had left it gets a
+    certificate that completes its first. To say it again changes nothing.
+    """
+    found = await fetch(session, _WHOSE, store_id, subject_id, generation, retention, bucket)
+    if requests := [row.id for row in found]:
+        ended = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
+        await note(session, store_id, [Noted(one, Step.KEPT_ENDED, ended) for one in requests])
+        await fetch(session, _DUE_AGAIN, store_id, requests, LAPSE.total_seconds())
+
+
+# --- Fetching --------------------------------------------------------------------------------------------
+
+_CERTIFICATES = """
+    SELECT number, size, content, signature FROM certificate
+    WHERE request_id = $1 AND store_id = $2 ORDER BY number
+"""
+_WAITING = "SELECT due_at FROM certificate_due WHERE request_id = $1 AND store_id = $2"
+_CONTENTS = "SELECT index, content FROM evidence_entry WHERE store_id = $1 AND index = ANY($2::bigint[])"
+_KEYS = "SELECT key FROM published_key ORDER BY since, kid"
+_ANNOUNCED = "SELECT name, public_key FROM participant WHERE name = ANY($1::text[]) ORDER BY name"
+
+
+async def document(session: AsyncSession, *, store_id: UUID, request_id: UUID) -> dict[str, Any]:
+    """The newest certificate of a request, those it completes, and the proofs of what it rests on.
+
+    Raises NotCertified.
+    """
+    rows = await fetch(session, _CERTIFICATES, request_id, store_id)
+    if not rows:
+        due = await fetch(session, _WAITING, request_id, store_id)
+        raise NotCertified(**({"due_at": due[0].due_at.isoformat()} if due else {}))
+    *before, newest = [
+        {
+            "certificate": orjson.loads(row.content),
+            "signature": row.signature,
+            "evidence": await _proven(session, row, store_id),
+        }
+        for row in rows
+    ]
+    names = [one["participant"] for one in newest["certificate"]["participants"]]
+    return {
+        **newest,
+        "before": before,
+        "keys": await published_keys(session),
+        "participants": {row.name: row.public_key for row in await fetch(session, _ANNOUNCED, names)},
+    }
+
+
+async def _proven(session: AsyncSession, row: Any, store_id: UUID) -> list[dict[str, Any]]:
+    """What each entry says, while that is kept, and the way from it to the root of the log."""
+    entries: list[tuple[int, str]] = [(index, hash_) for index, hash_ in orjson.loads(row.content)["entries"]]
+    contents = {
+        one.index: orjson.loads(one.content)
+        for one in await fetch(session, _CONTENTS, store_id, [index for index, _ in entries])
+    }
+    ways = [merkle.inclusion(index, row.size) for index, _ in entries]
+    hashes = iter(await reading.over(session, store_id, [span for way in ways for span in way]))
+    return [
+        {
+            "index": index,
+            "hash": hash_,
+            "entry": contents.get(index),
+            "path": [next(hashes).hex() for _ in way],
+        }
+        for (index, hash_), way in zip(entries, ways, strict=True)
+    ]
+
+
+async def published_keys(session: AsyncSession) -> list[dict[str, Any]]:
+    """Every key that ever signed a head here, oldest first."""
+    return [row.key for row in await fetch(session, _KEYS)]
