@@ -45,8 +45,8 @@ _CLAIM = Query("""
         RETURNING id, request_id, template, reader, note_id
     )
     SELECT request.*, claimed.id AS notice_id, template, reader, note.box AS note, known.name AS store_name,
-        known.country, chosen.branding, desk.store_id AS desk_store_id, desk.subject_id AS desk_subject_id,
-        desk.box AS desk, (
+        known.country, head.size AS log_size, encode(head.root, 'hex') AS log_root, chosen.branding,
+        desk.store_id AS desk_store_id, desk.subject_id AS desk_subject_id, desk.box AS desk, (
             SELECT jsonb_agg(answer || jsonb_build_object('participant', task.participant)) FROM task
             WHERE task.request_id = request.id AND request.state = 'completed' AND answer IS NOT NULL
                 AND verb IN ('erase', 'rectify', 'restrict', 'lift-restriction', 'object')
@@ -54,6 +54,10 @@ _CLAIM = Query("""
     FROM claimed JOIN request ON request.id = claimed.request_id
         LEFT JOIN request_note AS note ON note.id = claimed.note_id
         LEFT JOIN known_store AS known ON known.store_id = request.store_id
+        LEFT JOIN LATERAL (
+            SELECT size, root FROM evidence_head WHERE evidence_head.store_id = request.store_id
+                AND request.state IN ('completed', 'refused') ORDER BY size DESC LIMIT 1
+        ) AS head ON true
         LEFT JOIN privacy_settings AS chosen ON chosen.store_id = request.store_id
         LEFT JOIN privacy_desk AS desk ON reader IN ('officer', 'platform')
             AND desk.store_id = CASE reader WHEN 'platform' THEN CAST(:platform AS uuid) ELSE request.store_id END

@@ -186,6 +186,16 @@ class Desk(BaseModel):
     watch_at: datetime | None = None
 
 
+class CertificateStanding(BaseModel):
+    """Whether there is a certificate of a request."""
+
+    issued_at: datetime | None = Field(None, description="Of the newest; absent while there is none.")
+    due_at: datetime | None = Field(
+        None,
+        description="Of the next; after an erasure, once no opened key can be in any memory.",
+    )
+
+
 class RequestDetail(RequestSummary):
     """A request, its way so far, and everybody's part in it."""
 
@@ -206,6 +216,7 @@ class RequestDetail(RequestSummary):
     )
     stops: list[Stop] = []
     begins_at: datetime | None = Field(None, description="Of a lifting of which the person was told before.")
+    certificate: CertificateStanding = CertificateStanding()
     desk: Desk | None = None
     alike: int | None = Field(
         None,
@@ -233,6 +244,14 @@ class Awaited(BaseModel):
     withdraw: bool = Field(description="Take the request back.")
 
 
+class LogStanding(BaseModel):
+    """A head of a store's evidence log. Whoever keeps it can show later that nothing before it was changed."""
+
+    size: int
+    root: str
+    head: str = Field(description="The same, signed.")
+
+
 class RequestStatus(RequestSummary):
     """A request as its person sees it, with or without an account. The secret of the link is all that is needed."""
 
@@ -254,6 +273,8 @@ class RequestStatus(RequestSummary):
     supervisor: Supervisor = Field(description="Where one can complain.")
     kept: list[Retained] = Field([], description="What the law keeps: why, and until when.")
     questions: list[Question] = Field([], description="What the store asked, oldest first.")
+    certificate: CertificateStanding = CertificateStanding()
+    log: LogStanding | None = Field(None, description="The store's evidence log, as it is now.")
 
 
 # --- Documents -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from services.privacy.authorities import supervisor_of
 from services.privacy.calendars import calendar_for
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, name_of
-from services.privacy.domain.states import KEYRING, VERIFICATION_DAYS
+from services.privacy.domain.states import KEYRING, VERIFICATION_DAYS, State
 from services.privacy.words import (
     CATEGORIES,
     EXTENSIONS,
@@ -61,6 +61,7 @@ def for_person(
         "reason": said(EXTENSIONS, row.extension, language) if row.extension else "",
         "ground": said(GROUNDS, row.ground, language) if row.ground else "",
         "authority": _authority(row),
+        **_of_log(row),
         "supervisor": supervisor.name,
         "supervisor_website": supervisor.website,
         **link,
@@ -91,6 +92,15 @@ def _branded(row: Any, language: str) -> dict[str, str]:
         "sender": words.get("sender") or name,
         "opening": words.get("opening", ""),
         "signature": words.get("signature") or name,
+    }
+
+
+def _of_log(row: Any) -> dict[str, str]:
+    """Of a request that has ended: that it is certified, and the head of the log, which whoever has the mail keeps."""
+    return {
+        "certified": _yes(row.state in {State.COMPLETED, State.REFUSED}),
+        "log_size": str(row.log_size or ""),
+        "log_root": row.log_root or "",
     }
 
 

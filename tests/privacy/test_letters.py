@@ -200,6 +200,7 @@ def a_row(**changes: Any) -> SimpleNamespace:
         "due_on": date(2027, 4, 1), "verified_at": datetime(2027, 3, 1, tzinfo=UTC),
         "begins_at": datetime(2027, 3, 8, 23, 30, tzinfo=UTC), "extension": "complexity", "ground": "excessive",
         "store_name": "Chez Ada", "country": "FR", "branding": {},
+        "state": "completed", "log_size": 1207, "log_root": "5d" * 32,
         "answers": [
             {
                 "participant": "shop", "counts": {"purchase": 1}, "beside": {"invoice": 1},
@@ -250,6 +251,7 @@ def test_every_template_says_everything_it_can(template: str, language: str) -> 
         a_row(claim="objection", purpose="marketing.communications.email", law="ccpa", category=None),
         a_row(category="user.name", answers=[], store_name=None, country=None, branding=None),
         a_row(due_on=None, begins_at=None, verified_at=None, extension=None, ground=None, answers=[]),
+        a_row(state="deciding", log_size=None, log_root=None),
     ):
         subject, body = rendered(template, language, row)
         assert subject and "\n" not in subject and len(subject) < 80
@@ -259,6 +261,8 @@ def test_every_template_says_everything_it_can(template: str, language: str) -> 
         if template not in TO_OFFICERS:
             assert "https://status" in body
             assert (row.branding or {}).get(language, {}).get("opening", "") in body
+            over = row.state == "completed"
+            assert (("1207" in body), ("5d" * 32 in body), ("certif" in body)) == (over, over, over)
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])

@@ -6,7 +6,7 @@ somebody fetches it, since leaves never change.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,6 +23,7 @@ from services.privacy.evidence import reading
 from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.evidence.placing import key_of
 from services.privacy.evidence.summing import Said, end_of, listed, summed, with_ended
+from services.privacy.schemas import CertificateStanding
 from services.privacy.settings import present
 from vitrine import merkle, signing
 
@@ -62,35 +63,45 @@ async def issue(work: Work) -> int:
     now, key = work.clock(), key_of(work.settings)
     async with work.database.platform_session() as session:
         due = await fetch(session, _DUE, now, _AT_ONCE)
-        entries: dict[UUID, list[Said]] = {one.request_id: [] for one in due}
-        for row in await fetch(session, _ENTRIES, [one.request_id for one in due]) if due else ():
-            entries[row.request_id].append(Said(row.index, row.hash, row.content))
-        heads = {
-            store_id: await reading.latest_head(session, store_id)
-            for store_id in sorted({one.store_id for one in due})
-        }
-        unplaced = {one.request_id for one in await fetch(session, _UNPLACED, [*entries])}
-        waiting: list[UUID] = []
-        for row in due:
-            said = entries[row.request_id]
-            # A certificate that completes another needs no entry of old: they may be gone.
-            if row.request_id in unplaced or (end_of(said) is None and row.number is None):
-                waiting.append(row.request_id)
-            else:
-                await _issue(session, row, said, heads[row.store_id], key=key, now=now)
-        if waiting:
-            await fetch(session, _LATER, waiting, now + _AGAIN)
+        for store_id in sorted({one.store_id for one in due}):
+            of_store = [one for one in due if one.store_id == store_id]
+            await _issue_in(session, store_id, of_store, key=key, now=now)
     return len(due) // _AT_ONCE
 
 
-async def _issue(
-    session: AsyncSession, due: Any, entries: Sequence[Said], head: Any, *, key: ECKey, now: datetime
+async def _issue_in(
+    session: AsyncSession, store_id: UUID, due: Sequence[Any], *, key: ECKey, now: datetime
 ) -> None:
+    requests = [one.request_id for one in due]
+    entries: dict[UUID, list[Said]] = {request_id: [] for request_id in requests}
+    for row in await fetch(session, _ENTRIES, requests):
+        entries[row.request_id].append(Said(row.index, row.hash, row.content))
+    unplaced = {one.request_id for one in await fetch(session, _UNPLACED, requests)}
+    head = await reading.latest_head(session, store_id)
+    later: list[UUID] = []
+    certified: list[Noted] = []
+    for one in due:
+        said = entries[one.request_id]
+        # A certificate that completes another needs no entry of old: they may be gone.
+        if one.request_id in unplaced or (end_of(said) is None and one.number is None):
+            later.append(one.request_id)
+        elif (body := _body(one, said)) is None:
+            await fetch(session, _NOTHING_NEW, one.request_id)
+        else:
+            certified.append(await _issue(session, one, body, head, key=key, now=now))
+    await note(session, store_id, certified, now=now)
+    if later:
+        await fetch(session, _LATER, later, now + _AGAIN)
+
+
+def _body(due: Any, entries: Sequence[Said]) -> dict[str, Any] | None:
+    return _completed(due, entries) if due.number else _first(due, entries)
+
+
+async def _issue(
+    session: AsyncSession, due: Any, body: Mapping[str, Any], head: Any, *, key: ECKey, now: datetime
+) -> Noted:
     number, id_ = (due.number or 0) + 1, uuid4()
-    body = _completed(due, entries) if due.number else _first(due, entries)
-    if body is None:
-        await fetch(session, _NOTHING_NEW, due.request_id)
-        return
     issued = {
         "id": str(id_),
         "number": number,
@@ -98,13 +109,13 @@ async def _issue(
         "head": head.signature,
         "log": {"size": head.size, "root": head.root.hex()},
     }
-    content = signing.canonical(body | issued)
+    content = signing.canonical({**body, **issued})
     signature = signing.detached(content, typ=signing.CERTIFICATE, key=key)
     await fetch(
         session, _ISSUED, due.request_id, number, id_, due.store_id, now, head.size, content, signature
     )
     certified = {"certificate": str(id_), "number": number, "sha256": hashlib.sha256(content).hexdigest()}
-    await note(session, due.store_id, [Noted(due.request_id, Step.CERTIFIED, certified)], now=now)
+    return Noted(due.request_id, Step.CERTIFIED, certified)
 
 
 def _first(due: Any, entries: Sequence[Said]) -> dict[str, Any]:
@@ -127,7 +138,7 @@ def _completed(due: Any, entries: Sequence[Said]) -> dict[str, Any] | None:
     if kept == before["kept"]:
         return None
     completes = {"id": before["id"], "sha256": hashlib.sha256(due.content).hexdigest()}
-    ended = [one for one in entries if one.step is Step.KEPT_ENDED and one.index >= due.size]
+    ended = [one for one in entries if one.step == Step.KEPT_ENDED and one.index >= due.size]
     return before | {"kept": kept, "completes": completes, "entries": listed(ended)}
 
 
@@ -224,6 +235,21 @@ async def _proven(session: AsyncSession, row: Any, store_id: UUID) -> list[dict[
         }
         for (index, hash_), way in zip(entries, ways, strict=True)
     ]
+
+
+_STANDING = """
+    SELECT issued_at, due_at FROM (SELECT) AS one
+    LEFT JOIN (
+        SELECT issued_at FROM certificate WHERE request_id = $1 ORDER BY number DESC LIMIT 1
+    ) AS newest ON true
+    LEFT JOIN certificate_due ON request_id = $1
+"""
+
+
+async def standing(session: AsyncSession, request_id: UUID) -> CertificateStanding:
+    """When the newest certificate of a request was issued, or will be."""
+    [row] = await fetch(session, _STANDING, request_id)
+    return CertificateStanding(issued_at=row.issued_at, due_at=row.due_at)
 
 
 async def published_keys(session: AsyncSession) -> list[dict[str, Any]]:

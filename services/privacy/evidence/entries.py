@@ -39,6 +39,7 @@ class Step(StrEnum):
     ANSWERED = "answered"
     ANEW = "anew"
     """Another round: what was answered before does not count."""
+    RUNNING = "running"
     CHECKING = "checking"
     COMPLETED = "completed"
     REFUSED = "refused"

@@ -151,7 +151,7 @@ class _Page(FPDF):
         self._heading(words["who"])
         for one in participants:
             name = words["services"].get(one["participant"], one["participant"])
-            self._text(f"{name}: {self._done(one)}", after=0)
+            self._text(words["did"].format(name=name, done=self._done(one)), after=0)
             for line in [*self._reread(one), *self._failures(one)]:
                 self._text(line, size=9, colour=_SOFT, after=0)
             self.ln(1.5)

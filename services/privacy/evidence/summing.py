@@ -29,7 +29,7 @@ class Said:
     def __init__(self, index: int, hash_: bytes, content: bytes) -> None:
         said = orjson.loads(content)
         self.index, self.hash = index, hash_
-        self.step, self.at, self.facts = Step(said["step"]), datetime.fromisoformat(said["at"]), said["facts"]
+        self.step, self.at, self.facts = str(said["step"]), datetime.fromisoformat(said["at"]), said["facts"]
 
 
 def end_of(entries: Iterable[Said]) -> Said | None:
@@ -89,10 +89,10 @@ def _time(said: Said | None) -> str | None:
 
 def _participants(entries: Sequence[Said], end: Said) -> list[dict[str, Any]]:
     """Everybody's part, by their last answer: an answer of an earlier round does not count any more."""
-    if end.step is not Step.COMPLETED:
+    if end.step != Step.COMPLETED:
         return []
     work = RUNS[Right(end.facts["right"])]
-    answers = [one for one in entries if one.step is Step.ANSWERED]
+    answers = [one for one in entries if one.step == Step.ANSWERED]
     done = {one.facts["participant"]: one for one in answers if one.facts["verb"] == work}
     checked = {one.facts["participant"]: one for one in answers if one.facts["verb"] == "verify-erased"}
     return [
@@ -138,14 +138,14 @@ def _failures(answers: Iterable[Said], name: str) -> list[dict[str, Any]]:
 
 def _keys(entries: Sequence[Said], end: Said, backup_days: int) -> dict[str, Any] | None:
     """When the keys were destroyed: noted once the keyring had said so, so nothing opened after it."""
-    if end.step is not Step.COMPLETED or end.facts["right"] != Right.ERASURE:
+    if end.step != Step.COMPLETED or end.facts["right"] != Right.ERASURE:
         return None
     # What is of a part retires keys first, and destroys them last.
     verb = "verify-erased" if "purpose" in end.facts or "category" in end.facts else "erase"
     answers = [
         one
         for one in entries
-        if one.step is Step.ANSWERED and one.facts["participant"] == KEYRING and one.facts["verb"] == verb
+        if one.step == Step.ANSWERED and one.facts["participant"] == KEYRING and one.facts["verb"] == verb
     ]
     if not answers:
         return None
@@ -166,7 +166,7 @@ def with_ended(kept: Iterable[Facts], entries: Iterable[Said]) -> list[dict[str,
     ended = {
         (one.facts["retention"], one.facts["bucket"]): one.facts["on"]
         for one in entries
-        if one.step is Step.KEPT_ENDED
+        if one.step == Step.KEPT_ENDED
     }
     return [
         {**one, "ended_on": ended[place]}

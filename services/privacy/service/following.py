@@ -18,9 +18,11 @@ from services.privacy.domain.states import OVER, UNDECIDED, State, TaskState
 from services.privacy.domain.verification import Outcome, Proof
 from services.privacy.engine import decisions
 from services.privacy.engine.clock import is_stopped
+from services.privacy.evidence import certificates
+from services.privacy.evidence import reading as evidence
 from services.privacy.models import DocumentCheck, Request, Task, VerificationDocument
 from services.privacy.policies import Policy, policy_of
-from services.privacy.schemas import Awaited, Refusal, RequestStatus, Step
+from services.privacy.schemas import Awaited, LogStanding, Refusal, RequestStatus, Step
 from services.privacy.service.documents import is_wanted
 from services.privacy.service.reading import fields
 from services.privacy.service.replying import followed
@@ -81,7 +83,14 @@ async def status(session: AsyncSession, request_id: UUID) -> RequestStatus:
         refusal=_refusal(request),
         kept=await _kept(session, request) if state is State.COMPLETED else [],
         supervisor=supervisor_of(Law(request.law), policy.country),
+        certificate=await certificates.standing(session, request.id),
+        log=await _log(session, request.store_id),
     )
+
+
+async def _log(session: AsyncSession, store_id: UUID) -> LogStanding | None:
+    head = await evidence.latest_head(session, store_id)
+    return None if head is None else LogStanding(size=head.size, root=head.root.hex(), head=head.signature)
 
 
 def _awaited(request: Request, policy: Policy, proofs: list[Proof]) -> Awaited:

@@ -17,6 +17,7 @@ from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
 from services.privacy.domain.states import OVER, State, TaskState
 from services.privacy.domain.verification import ALIKE_WITHIN
+from services.privacy.evidence import certificates
 from services.privacy.models import Participant, Request, RequestNote, Task
 from services.privacy.policies import Policy, policy_of
 from services.privacy.schemas import (
@@ -78,6 +79,7 @@ async def get_request(
         steps=steps,
         parts=[_part(one) for one in tasks],
         supervisor=supervisor_of(Law(request.law), policy.country),
+        certificate=await certificates.standing(session, request.id),
         desk=await _desk(session, request, policy) if of is None else None,
         alike=await _alike(session, request) if of is None else None,
     )
