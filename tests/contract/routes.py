@@ -58,6 +58,14 @@ PUBLIC: frozenset[Route] = PAGES | {
     ("POST", "/privacy/v1/downloads"),
     ("GET", "/privacy/v1/downloads/{download_id}"),
     ("GET", "/privacy/v1/keys.json"),
+    # Anybody may check a log: it names nobody.
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/head"),
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/heads"),
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/leaves"),
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/inclusion"),
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/consistency"),
+    ("POST", "/privacy/v1/status/certificate"),
+    ("POST", "/privacy/v1/status/certificate.pdf"),
 }
 """What anybody may call. Every other route answers an anonymous caller with 401."""
 
@@ -114,6 +122,10 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
     ("PUT", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/figures"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/figures.csv"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/log"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/certificate"): OFFICERS | CUSTOMER,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/certificate.pdf"): OFFICERS | CUSTOMER,
     # Of the platform's own store.
     ("GET", "/privacy/v1/escalations"): OFFICERS,
     # These two are for merchants, who are customers of the platform's own store.
@@ -164,6 +176,8 @@ BODIES: Mapping[Route, Any] = {
     ("POST", "/privacy/v1/confirmations"): {"token": "a" * 43},
     ("POST", "/privacy/v1/status"): {"token": "a" * 43},
     ("POST", "/privacy/v1/status/withdrawal"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/status/certificate"): {"token": "a" * 43},
+    ("POST", "/privacy/v1/status/certificate.pdf"): {"token": "a" * 43},
     ("POST", "/privacy/v1/status/explanation"): {"token": "a" * 43},
     ("POST", "/privacy/v1/status/answers"): {"token": "a" * 43, "text": "The second one."},
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/decision"): {"approve": True},
@@ -199,7 +213,10 @@ BODIES: Mapping[Route, Any] = {
     },
 }
 QUERIES: Mapping[Route, Mapping[str, str]] = {
-    ("GET", "/orders/v1/stores/{store_id}/reports/sales"): {"from": "2026-01-01", "to": "2026-12-31"}
+    ("GET", "/orders/v1/stores/{store_id}/reports/sales"): {"from": "2026-01-01", "to": "2026-12-31"},
+    ("GET", "/privacy/v1/stores/{store_id}/figures.csv"): {"year": "2026"},
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/inclusion"): {"leaf": "0" * 64},
+    ("GET", "/privacy/v1/stores/{store_id}/evidence/consistency"): {"first": "0", "second": "0"},
 }
 
 

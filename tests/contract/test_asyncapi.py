@@ -30,6 +30,7 @@ OPEN: Mapping[str, str] = {
     "ParticipantAnnounced.data_map[]": "declarations, computed from code",
     "TaskAnswered.counts": "numbers by the name of a table",
     "TaskAnswered.beside": "numbers by the name of a table",
+    "TaskAnswered.skipped": "names of tables, and fixed words",
 }
 """Fields whose members no contract names."""
 

@@ -31,6 +31,7 @@ OF_THE_PLATFORM: Mapping[str, str] = {
     "member": "the embedded log",
     "opening_count": "counts by service and purpose",
     "participant": "who answers requests",
+    "published_key": "public keys that evidence was signed with",
     "record": "the embedded log",
     "signing_key": "keys of the issuer of tokens",
     "topic_partition": "the embedded log",
@@ -259,6 +260,8 @@ async def _bind(connection: AsyncConnection, store: str) -> None:
 
 
 def _metadata(name: str) -> list[MetaData]:
+    if name == "privacy":
+        import_module("services.privacy.evidence.models")
     if name in SERVICES:
         return [METADATA, import_module(f"services.{name}.models").Base.metadata]
     if name == "keyring":

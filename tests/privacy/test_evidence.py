@@ -79,7 +79,7 @@ async def test_what_the_desk_does_is_there_by_account(platform: Platform) -> Non
     platform.officer = lambda **_: officer  # type: ignore[method-assign]
     for what, body, method in (
         ("assignment", {"account_id": account}, "PUT"),
-        ("extension", {"reason": "number"}, "POST"),
+        ("extension", {"reason": "complexity"}, "POST"),
         ("question", {"text": "Which order?"}, "POST"),
         ("decision", {"refuse": "excessive", "explanation": "Asked ten times this year."}, "POST"),
     ):
@@ -88,7 +88,7 @@ async def test_what_the_desk_does_is_there_by_account(platform: Platform) -> Non
     await place(platform)
     said = {one["step"]: one["facts"] for one in await entries(platform)}
     assert said["assigned"] == {"to": account}
-    assert said["extended"]["why"] == "number" and said["extended"]["due_on"]
+    assert said["extended"]["why"] == "complexity" and said["extended"]["due_on"]
     assert said["stopped"] == {}
     assert said["decided"] == {"decision": "refused", "by": account, "ground": "excessive"}
     assert (said["refused"]["ground"], said["refused"]["right"]) == ("excessive", "erasure")

@@ -6,6 +6,7 @@ somebody fetches it, since leaves never change.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -27,8 +28,12 @@ from services.privacy.schemas import CertificateStanding
 from services.privacy.settings import present
 from vitrine import merkle, signing
 
+logger = logging.getLogger(__name__)
+
 _AT_ONCE = 100
 _AGAIN = timedelta(seconds=2)
+_MENDED = timedelta(minutes=10)
+"""Until a certificate that could not be made is tried again."""
 
 # --- Issuing ---------------------------------------------------------------------------------------------
 
@@ -79,19 +84,29 @@ async def _issue_in(
     unplaced = {one.request_id for one in await fetch(session, _UNPLACED, requests)}
     head = await reading.latest_head(session, store_id)
     later: list[UUID] = []
+    broken: list[UUID] = []
     certified: list[Noted] = []
     for one in due:
         said = entries[one.request_id]
         # A certificate that completes another needs no entry of old: they may be gone.
         if one.request_id in unplaced or (end_of(said) is None and one.number is None):
             later.append(one.request_id)
-        elif (body := _body(one, said)) is None:
+            continue
+        try:
+            body = _body(one, said)
+        except (KeyError, TypeError, ValueError):
+            # One that cannot be made keeps no other waiting.
+            logger.exception("a certificate cannot be made", extra={"request_id": str(one.request_id)})
+            broken.append(one.request_id)
+            continue
+        if body is None:
             await fetch(session, _NOTHING_NEW, one.request_id)
         else:
             certified.append(await _issue(session, one, body, head, key=key, now=now))
     await note(session, store_id, certified, now=now)
-    if later:
-        await fetch(session, _LATER, later, now + _AGAIN)
+    for some, pause in ((later, _AGAIN), (broken, _MENDED)):
+        if some:
+            await fetch(session, _LATER, some, now + pause)
 
 
 def _body(due: Any, entries: Sequence[Said]) -> dict[str, Any] | None:

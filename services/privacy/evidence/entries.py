@@ -83,5 +83,11 @@ async def note(
             session, _NOTE, store_id, now,
             [one.request_id for one in steps],
             [one.step.value for one in steps],
-            [orjson.dumps(one.facts).decode() for one in steps],
+            [_json(one.facts) for one in steps],
         )  # fmt: skip
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    """Without what is not known; ids of the driver are none of the standard library's."""
+    known = {name: value for name, value in facts.items() if value is not None}
+    return orjson.dumps(known, default=str).decode()

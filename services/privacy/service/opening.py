@@ -172,9 +172,7 @@ def _opened(request: Request) -> list[Noted]:
         "way": request.way,
         "proofs": [one["proof"] for one in request.proofs],
     }
-    opened = Noted(
-        request.id, Step.OPENED, {name: value for name, value in facts.items() if value is not None}
-    )
+    opened = Noted(request.id, Step.OPENED, facts)
     if request.state == State.VERIFYING:
         return [opened]
     stands = {name: getattr(request, name) for name in ("due_on", "decision", "decided_by")}
