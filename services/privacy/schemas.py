@@ -189,11 +189,10 @@ class Desk(BaseModel):
 class CertificateStanding(BaseModel):
     """Whether there is a certificate of a request."""
 
-    issued_at: datetime | None = Field(None, description="Of the newest; absent while there is none.")
-    due_at: datetime | None = Field(
-        None,
-        description="Of the next; after an erasure, once no opened key can be in any memory.",
-    )
+    issued_at: datetime | None = None
+    """Of the newest; absent while there is none."""
+    due_at: datetime | None = None
+    """Of the next; after an erasure, once no opened key can be in any memory."""
 
 
 class RequestDetail(RequestSummary):

@@ -535,7 +535,7 @@ async def test_who_asks_too_often_waits(platform: Platform, monkeypatch: pytest.
     await knows_the_store(platform)
     settings = platform.app.state.settings
     bounded = settings.model_copy(update={"proofs_per_address": 3})
-    monkeypatch.setitem(platform.app.state._state, "settings", bounded)
+    monkeypatch.setitem(vars(platform.app.state)["_state"], "settings", bounded)
     answers = [await platform.client.get(f"{platform.path}/evidence/head") for _ in range(5)]
     assert [one.status_code for one in answers] == [200, 200, 200, 429, 429]
     assert int(answers[-1].headers["Retry-After"]) > 0

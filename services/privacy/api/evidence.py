@@ -73,7 +73,9 @@ async def read_head(store_id: StoreId, session: Session, response: Response) -> 
     """The newest head of a store's log. Keep it: what it covers can never be changed unnoticed from then on."""
     response.headers["Cache-Control"] = "no-cache"
     head = await reading.latest_head(session, store_id)
-    return HeadView(size=0, root=merkle.EMPTY.hex()) if head is None else _view(head)
+    if head is None:
+        return HeadView(size=0, root=merkle.EMPTY.hex(), signed_at=None, head=None)
+    return _view(head)
 
 
 @router.get("/stores/{store_id}/evidence/heads", **_PUBLIC)

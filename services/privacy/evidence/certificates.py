@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import orjson
@@ -54,13 +54,20 @@ _ENTRIES = """
 _UNPLACED = "SELECT DISTINCT request_id FROM evidence_pending WHERE request_id = ANY($1::uuid[])"
 _LATER = "UPDATE certificate_due SET due_at = $2 WHERE request_id = ANY($1::uuid[])"
 _ISSUED = """
-    WITH issued AS (
-        INSERT INTO certificate (request_id, number, id, store_id, issued_at, size, content, signature)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-    )
-    DELETE FROM certificate_due WHERE request_id = $1
+    INSERT INTO certificate (store_id, issued_at, size, request_id, number, id, content, signature)
+    SELECT $1, $2, $3, request_id, number, id, content, signature
+    FROM unnest($4::uuid[], $5::bigint[], $6::uuid[], $7::bytea[], $8::text[])
+        AS issued (request_id, number, id, content, signature)
 """
-_NOTHING_NEW = "DELETE FROM certificate_due WHERE request_id = $1"
+_NO_LONGER_DUE = "DELETE FROM certificate_due WHERE request_id = ANY($1::uuid[])"
+
+
+class _Issued(NamedTuple):
+    request_id: UUID
+    number: int
+    id: UUID
+    content: bytes
+    signature: str
 
 
 async def issue(work: Work) -> int:
@@ -85,7 +92,7 @@ async def _issue_in(
     head = await reading.latest_head(session, store_id)
     later: list[UUID] = []
     broken: list[UUID] = []
-    certified: list[Noted] = []
+    issued: list[_Issued] = []
     for one in due:
         said = entries[one.request_id]
         # A certificate that completes another needs no entry of old: they may be gone.
@@ -99,11 +106,12 @@ async def _issue_in(
             logger.exception("a certificate cannot be made", extra={"request_id": str(one.request_id)})
             broken.append(one.request_id)
             continue
-        if body is None:
-            await fetch(session, _NOTHING_NEW, one.request_id)
-        else:
-            certified.append(await _issue(session, one, body, head, key=key, now=now))
-    await note(session, store_id, certified, now=now)
+        if body is not None:
+            issued.append(_issued(one, body, head, key=key, now=now))
+    if issued:
+        await fetch(session, _ISSUED, store_id, now, head.size, *map(list, zip(*issued, strict=True)))
+        await note(session, store_id, [_certified(one) for one in issued], now=now)
+    await fetch(session, _NO_LONGER_DUE, [*set(requests).difference(later, broken)])
     for some, pause in ((later, _AGAIN), (broken, _MENDED)):
         if some:
             await fetch(session, _LATER, some, now + pause)
@@ -113,9 +121,7 @@ def _body(due: Any, entries: Sequence[Said]) -> dict[str, Any] | None:
     return _completed(due, entries) if due.number else _first(due, entries)
 
 
-async def _issue(
-    session: AsyncSession, due: Any, body: Mapping[str, Any], head: Any, *, key: ECKey, now: datetime
-) -> Noted:
+def _issued(due: Any, body: Mapping[str, Any], head: Any, *, key: ECKey, now: datetime) -> _Issued:
     number, id_ = (due.number or 0) + 1, uuid4()
     issued = {
         "id": str(id_),
@@ -126,11 +132,13 @@ async def _issue(
     }
     content = signing.canonical({**body, **issued})
     signature = signing.detached(content, typ=signing.CERTIFICATE, key=key)
-    await fetch(
-        session, _ISSUED, due.request_id, number, id_, due.store_id, now, head.size, content, signature
-    )
-    certified = {"certificate": str(id_), "number": number, "sha256": hashlib.sha256(content).hexdigest()}
-    return Noted(due.request_id, Step.CERTIFIED, certified)
+    return _Issued(due.request_id, number, id_, content, signature)
+
+
+def _certified(issued: _Issued) -> Noted:
+    sha256 = hashlib.sha256(issued.content).hexdigest()
+    certified = {"certificate": str(issued.id), "number": issued.number, "sha256": sha256}
+    return Noted(issued.request_id, Step.CERTIFIED, certified)
 
 
 def _first(due: Any, entries: Sequence[Said]) -> dict[str, Any]:
@@ -215,7 +223,7 @@ async def document(session: AsyncSession, *, store_id: UUID, request_id: UUID) -
     if not rows:
         due = await fetch(session, _WAITING, request_id, store_id)
         raise NotCertified(**({"due_at": due[0].due_at.isoformat()} if due else {}))
-    *before, newest = [
+    documents: list[dict[str, Any]] = [
         {
             "certificate": orjson.loads(row.content),
             "signature": row.signature,
@@ -223,6 +231,7 @@ async def document(session: AsyncSession, *, store_id: UUID, request_id: UUID) -
         }
         for row in rows
     ]
+    *before, newest = documents
     names = [one["participant"] for one in newest["certificate"]["participants"]]
     return {
         **newest,

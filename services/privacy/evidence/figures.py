@@ -43,7 +43,7 @@ async def yearly(session: AsyncSession, *, store_id: UUID, year: int, now: datet
     days: dict[str, list[float]] = {}
     for row in await fetch(session, _ENDED, store_id, begin, end):
         name = name_of(Right(row.claim), Law(row.law), row.purpose)
-        found = rights.setdefault(name, RightFigures(right=name))
+        found = rights.setdefault(name, RightFigures(right=name, late=0))
         for outcome in ("completed", "refused", "cancelled", "late"):
             setattr(found, outcome, getattr(found, outcome) + row[outcome])
         days.setdefault(name, []).extend(row.days or ())

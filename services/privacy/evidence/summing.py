@@ -63,7 +63,7 @@ def _request(entries: Iterable[Said], end: Said) -> dict[str, Any]:
     facts = end.facts
     right, law, purpose = Right(facts["right"]), Law(facts["law"]), facts.get("purpose")
     ground = Ground(facts["ground"]) if "ground" in facts else None
-    first: dict[Step, Said] = {}
+    first: dict[str, Said] = {}
     for one in entries:
         first.setdefault(one.step, one)
     return {

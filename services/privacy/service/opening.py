@@ -171,6 +171,7 @@ def _opened(request: Request) -> list[Noted]:
         "category": request.category,
         "way": request.way,
         "proofs": [one["proof"] for one in request.proofs],
+        "received_at": request.received_at,
     }
     opened = Noted(request.id, Step.OPENED, facts)
     if request.state == State.VERIFYING:
