@@ -169,7 +169,11 @@ def _count_signed(
     number = 0
     for one in entries:
         facts = one["facts"]
-        if one["step"] != "answered" or "signature" not in facts or facts["participant"] not in participants:
+        if (
+            one["step"] != "answered"
+            or not facts.get("signature")
+            or facts["participant"] not in participants
+        ):
             continue
         body = {name: facts[name] for name in facts if name not in {"signature", "version"}}
         content = signing.canonical(body | {"store_id": certificate["store"]["id"]})

@@ -17,6 +17,7 @@ from deploy.local.databases import database
 from deploy.local.postgres import PostgresServer
 from libs.common.db import Database, fetch
 from libs.common.errors import Unavailable
+from libs.common.events.privacy import Outcome, Verb
 from services.privacy.domain.verification import Proof
 from services.privacy.engine import decisions
 from services.privacy.evidence import ending, placing
@@ -123,6 +124,19 @@ async def test_an_answer_is_kept_with_its_own_signature(platform: Platform) -> N
     assert answer["skipped"] == {"outbox": "names-nobody"}
 
 
+async def test_an_export_that_lacks_a_piece_is_noted_as_a_failure_that_nobody_signed(
+    platform: Platform,
+) -> None:
+    request_id = await platform.opened(await platform.person(), "access")
+    await platform.deliver(platform.answer(request_id, Verb.EXPORT, Outcome.DONE, chunks=2, digest="ab" * 32))
+    await place(platform)
+    said = [one["facts"] for one in await entries(platform) if one["step"] in {"answered", "anew"}]
+    assert [(one.get("outcome"), one.get("reason"), one.get("round")) for one in said] == [
+        ("failed", "incomplete", 1), (None, None, 2),
+    ]  # fmt: skip
+    assert "signature" not in said[0]
+
+
 # --- Its place -------------------------------------------------------------------------------------------
 
 
@@ -213,6 +227,24 @@ async def test_a_large_backlog_is_placed_in_batches_under_one_tree(
 
 def keys_of(platform: Platform) -> Keys:
     return Keys([key_of(platform.work.settings).as_dict(private=False)])
+
+
+async def test_a_log_that_cannot_grow_holds_no_other_up(
+    platform: Platform, hostile: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, whole = sorted(
+        (replace(platform, store_id=uuid4()) for _ in range(2)), key=lambda one: one.store_id
+    )
+    for one in (broken, whole):
+        await noted(one, *((uuid4(), number) for number in range(3)))
+    assert await placing.place(platform.work) == 0
+    await hostile.execute("DELETE FROM evidence_leaf WHERE store_id = $1", broken.store_id)
+    for one in (broken, whole):
+        await noted(one, (uuid4(), 3))
+    await placing.place(platform.work)
+    assert log.audit(await log_of(whole), keys_of(whole)).entries == 4
+    assert "the log of a store cannot grow" in caplog.text
+    await hostile.execute("DELETE FROM evidence_pending WHERE store_id = $1", broken.store_id)
 
 
 # --- Append-only in the database -------------------------------------------------------------------------

@@ -101,7 +101,15 @@ def _is_led(request: Row[Any]) -> bool:
 
 
 def _refused(answer: Answer) -> Answer:
-    return replace(answer, state=TaskState.FAILED, content={**answer.content, "reason": "incomplete"})
+    why = {"reason": "incomplete"}
+    # What was signed said otherwise, so the evidence has it without its signature.
+    received = {name: value for name, value in (answer.received or {}).items() if name != "signature"}
+    return replace(
+        answer,
+        state=TaskState.FAILED,
+        content={**answer.content, **why},
+        received=received | {"outcome": TaskState.FAILED} | why,
+    )
 
 
 def _one_each(answers: Iterable[Answer]) -> list[Answer]:

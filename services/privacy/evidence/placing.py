@@ -5,6 +5,7 @@ places it, so a crash at any line leaves all of a batch waiting, or none. The or
 visible, in which those of one request follow each other as they were noted.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ALL_STORES, fetch
+from libs.common.errors import Unavailable
 from libs.common.settings import ServiceSettings
 from libs.common.worker import Work
 from services.privacy.evidence.reading import hashes_of
@@ -22,11 +24,12 @@ from vitrine import merkle, signing
 from vitrine.heads import Head
 from vitrine.merkle import Growing, Span
 
+logger = logging.getLogger(__name__)
+
 _AT_ONCE = 1000
-_STORES = 100
 _LOCK_CLASS = 7_002
 
-_WAITING = "SELECT DISTINCT store_id FROM evidence_pending ORDER BY store_id LIMIT $1"
+_WAITING = "SELECT DISTINCT store_id FROM evidence_pending ORDER BY store_id"
 
 
 async def place(work: Work) -> int:
@@ -35,10 +38,18 @@ async def place(work: Work) -> int:
     Nobody rings for it: a head a second says as much as a head a step, and costs a hundredth.
     """
     async with work.database.transaction(ALL_STORES) as transaction:
-        stores = [row.store_id for row in await fetch(transaction, _WAITING, _STORES)]
+        stores = [row.store_id for row in await fetch(transaction, _WAITING)]
     key = key_of(work.settings)
-    placed = [await place_in(work, store_id, key) for store_id in stores]
-    return max(placed, default=0) // _AT_ONCE
+    placed = 0
+    for store_id in stores:
+        try:
+            placed = max(placed, await place_in(work, store_id, key))
+        except Unavailable:
+            raise
+        except Exception:
+            # A log that somebody has tampered with cannot grow; those of other stores do.
+            logger.exception("the log of a store cannot grow", extra={"store_id": str(store_id)})
+    return placed // _AT_ONCE
 
 
 def key_of(settings: ServiceSettings) -> ECKey:
