@@ -5,7 +5,7 @@ A phase of a request is one `TaskIssued`, read by every participant's own group;
 idempotent: the same task, issued again, gets the same answer again. A new round asks for the work anew.
 """
 
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -180,3 +180,13 @@ class ParticipantAnnounced(
     participant: ParticipantName
     public_key: dict[str, Any]
     data_map: list[dict[str, Any]]
+
+
+class DatabaseRestored(
+    Event, type="vitrine.privacy.database-restored.v1", topic="privacy.participants", key="participant"
+):
+    """A participant's database is as it was at `taken_at`: whatever was asked of it since is to be asked again."""
+
+    restoration_id: UUID
+    participant: ParticipantName
+    taken_at: datetime
