@@ -144,9 +144,14 @@ async def _check_room(variables: Mapping[str, str], place: Path, wanted: Sequenc
     for name in wanted:
         async with Place.of(variables, name).connected() as connection:
             needed += await connection.fetchval("SELECT pg_database_size(current_database())")
-    free = shutil.disk_usage(place).free
+    free = free_bytes(place)
     if free < needed // 4:
         raise DiskFull(f"{needed // 4 // 2**20} MB are needed in {place}, where {free // 2**20} MB are free.")
+
+
+def free_bytes(place: Path) -> int:
+    """What is free on the disk of a folder."""
+    return shutil.disk_usage(place).free
 
 
 async def _save(source: Source, folder: Path, name: str, say: Say) -> Saved:

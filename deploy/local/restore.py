@@ -107,9 +107,10 @@ def _check_revision(saved: Saved) -> None:
         )
 
 
+# Of other roles' sessions little more can be seen than that they are there; those of the server itself have no role.
 _USERS = """
     SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
 """
 
 

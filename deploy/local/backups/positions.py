@@ -11,13 +11,17 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
 
 from deploy.local.backups.servers import Place
 from deploy.local.backups.sets import Positions
 from deploy.local.errors import StartError
 from deploy.local.kafka import KafkaServer
+from deploy.local.waiting import until
 from libs.common.broker import BrokerUnavailable
 from libs.common.broker.kafka import KafkaBroker
+
+_TOLD_WITHIN = 60  # seconds
 
 
 class Groups(Protocol):
@@ -130,13 +134,21 @@ class KafkaGroups:
         """What the group has committed."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
         await admin.start()
+        found: dict[TopicPartition, Any] = {}
+
+        async def is_told() -> bool:
+            try:
+                found.update(await admin.list_consumer_group_offsets(group))
+            except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+                # A cluster that has never had a group makes the topic for them first.
+                return False
+            return True
+
         try:
-            found = await admin.list_consumer_group_offsets(group)
-            return {
-                f"{one.topic}/{one.partition}": int(at.offset) for one, at in found.items() if at.offset >= 0
-            }
+            await until(is_told, _TOLD_WITHIN, f"Kafka did not say how far {group} has read")
         finally:
             await admin.close()
+        return {f"{one.topic}/{one.partition}": int(at.offset) for one, at in found.items() if at.offset >= 0}
 
     async def set_back(self, group: str, positions: Positions | None) -> int:
         """As a member would commit, while the group has none."""
