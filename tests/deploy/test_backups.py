@@ -211,7 +211,7 @@ async def test_a_restore_that_breaks_off_leaves_the_database_as_it_was(
     insert = "INSERT INTO known_store VALUES ($1::uuid, $1::uuid::text, 'Shop', 'FR', 'EUR', 'fr', 1)"
     await ask(server, "orders", insert, store)
     with monkeypatch.context() as broken:
-        broken.setattr("deploy.local.restore._marks", lambda _: ("SELECT 1 / 0",))
+        broken.setattr("deploy.local.restore._marks", _no_marks)
         with pytest.raises(StartError, match="division by zero"):
             await restore(data, places, ["orders"], name, say=lambda _: None)
     count = "SELECT count(*) FROM known_store WHERE store_id = $1"

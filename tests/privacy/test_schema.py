@@ -14,7 +14,9 @@ from services.privacy.models import Base
 from tests.privacy.conftest import Platform
 
 # Names of topics, keys and services, of no store.
-OF_THE_PLATFORM = {"alembic_version", "announcement", "broker_seen", "dead_event", "participant"}
+OF_THE_PLATFORM = {
+    "alembic_version", "announcement", "broker_seen", "dead_event", "participant", "restoration", "returned",
+}  # fmt: skip
 
 
 def _differences(connection: Connection) -> list[Any]:

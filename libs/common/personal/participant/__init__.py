@@ -96,7 +96,7 @@ class Participant(Part):
             Duty(
                 f"{self.service} tells of a restored database", self.tell_of_restorations, timedelta(hours=1)
             ),
-            Duty(f"{self.service} indexes anew", self.index_anew, timedelta(seconds=60)),
+            Duty(f"{self.service} indexes anew", self.index_anew, timedelta(seconds=10)),
             Duty("forget old tasks", _forget_old_tasks, timedelta(hours=1)),
         ]
 
