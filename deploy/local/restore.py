@@ -28,6 +28,7 @@ from deploy.local.backup import Places, beside, names_of
 from deploy.local.backups.positions import groups_of
 from deploy.local.backups.servers import Place, reached
 from deploy.local.backups.sets import BackupUnusable, Manifest, Saved, check, find, read
+from deploy.local.backups.unknown import unknown_boxes
 from deploy.local.databases import NAMES
 from deploy.local.environment import SERVICES
 from deploy.local.errors import AlreadyRunning, StartError
@@ -219,6 +220,10 @@ async def _look_at_keyring(data: Path, variables: Mapping[str, str], say: Say) -
     try:
         returned = await replay(keyring, log)
         say(f"  {'keyring':<14}{returned} destroyed keys had come back and are destroyed again")
+        for place, number in (await unknown_boxes(variables)).items():
+            say(
+                f"  {place:<30} {number} boxes lie under keys that are unknown: made after the backup, and lost"
+            )
         under_others = await check_master_keys(keyring, MasterKeys(around["KEYRING_MASTER_KEY"], older))
     except (WrongLog, MasterKeyUnknown) as error:
         say(f"\n{error}")

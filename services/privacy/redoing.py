@@ -2,7 +2,7 @@
 
 Of a participant's database, or the keyring's, the requests here say what it had done since the backup, and it does that
 again in the same order. When the database that was restored is this one, requests are lost, but not what came of them:
-the keyring knows who is erased and who is on hold. `docs/adr/0012-after-a-restore.md` says what nobody knows.
+the keyring knows who is erased and who is on hold. `docs/adr/0014-after-a-restore.md` says what nobody knows.
 """
 
 import logging

@@ -28,6 +28,7 @@ from deploy.local.restore import restore
 from libs.common.broker import Record
 from libs.common.broker.kafka import KafkaBroker
 from libs.common.db import ALL_STORES, Database
+from libs.common.personal.data import VERSION
 from services.privacy.destructions import service as destructions
 from services.privacy.keyring.service.destroying import WrongLog, replay
 
@@ -314,6 +315,32 @@ async def test_a_keyring_without_its_log_serves_nobody_until_the_log_is_back(
     assert (
         await ask(server, "destructions", "SELECT count(*) FROM destroyed_key WHERE key_id = $1", key_id) == 1
     )
+
+
+async def test_boxes_whose_keys_are_lost_are_counted(
+    data: Path, server: PostgresServer, places: Places, keyring: tuple[Database, Database], said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A key that is destroyed is none of them: unknown is neither erased nor away."""
+    for service in ("catalog", "identity", "billing", "privacy"):
+        monkeypatch.delenv(f"{service.upper()}_DATABASE_URL")
+        monkeypatch.delenv(f"{service.upper()}_MIGRATION_DATABASE_URL")
+    destroyed, lost = uuid4(), uuid4()
+    await replay(*keyring)
+    await destroy(keyring[1], destroyed)
+    await save(data, places, "keyring", "destructions")
+    insert = """
+        INSERT INTO waiting_letter (id, store_id, subject_id, generation, kind, box)
+        VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 'Letter', $1)
+    """
+    for key_id in (destroyed, lost, lost):
+        await ask(server, "orders", insert, bytes([VERSION]) + key_id.bytes + bytes(60))
+    for one in keyring:
+        await one.engine.dispose()
+    assert await restore(data, places, ["keyring"], say=said.append)
+    assert [line.split()[:3] for line in said if "unknown" in line] == [
+        ["orders.waiting_letter", "2", "boxes"]
+    ]
 
 
 async def test_a_log_that_is_older_than_its_keyring_is_noticed(

@@ -1,6 +1,6 @@
 """Values by which what is sealed can be looked up: equal for equal values of a field at one store, and no more.
 
-A store's secret changes by epochs (`docs/adr/0013-secrets-rotate.md`). An index begins with the two bytes of its epoch,
+A store's secret changes by epochs (`docs/adr/0015-secrets-rotate.md`). An index begins with the two bytes of its epoch,
 so that a row shows which secret it needs; those of epoch 0 have none, and are two bytes shorter.
 """
 
