@@ -5,12 +5,12 @@ A phase of a request is one `TaskIssued`, read by every participant's own group;
 idempotent: the same task, issued again, gets the same answer again. A new round asks for the work anew.
 """
 
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict
 
 from libs.common.events import Event
 from libs.common.personal.data import PersonalData, PersonalValue, Sealed
@@ -183,10 +183,10 @@ class ParticipantAnnounced(
 
 
 class DatabaseRestored(
-    Event, type="vitrine.privacy.database-restored.v1", topic="privacy.participants", key="participant"
+    Event, type="vitrine.privacy.database-restored.v1", topic="privacy.participants", key="restoration_id"
 ):
     """A participant's database is as it was at `taken_at`: whatever was asked of it since is to be asked again."""
 
     restoration_id: UUID
     participant: ParticipantName
-    taken_at: datetime
+    taken_at: Annotated[AwareDatetime, Strict()]
