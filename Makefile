@@ -1,6 +1,6 @@
 # `make` alone explains every target.
 .DEFAULT_GOAL := help
-.PHONY: help run demo kafka test check taxonomy format replay bench docs migrate lock clean
+.PHONY: help run demo kafka test check taxonomy format replay backup restore rewrap rotate bench docs migrate lock clean
 PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
 
@@ -38,6 +38,21 @@ format: installed-tests ## Format the code and mend what the linter can
 
 replay: installed ## Drive parked events again (ARGS="--help" says which)
 	@$(PYTHON) -m libs.common.replay $(ARGS)
+
+backup: installed ## Save every database, while the platform runs (TO=folder ONLY=orders,keyring; ARGS="--help")
+	@$(PYTHON) -m deploy.local.backup $(if $(TO),--to "$(TO)") $(if $(KEYRING_TO),--keyring-to "$(KEYRING_TO)") \
+		$(if $(DESTRUCTIONS_TO),--destructions-to "$(DESTRUCTIONS_TO)") $(if $(ONLY),--only "$(ONLY)") $(ARGS)
+
+restore: installed ## Bring databases back; nobody who was erased returns (FROM=folder AT=name ONLY=orders; ARGS="--help")
+	@$(PYTHON) -m deploy.local.restore $(if $(FROM),--from "$(FROM)") $(if $(AT),--at "$(AT)") \
+		$(if $(KEYRING_FROM),--keyring-from "$(KEYRING_FROM)") $(if $(ONLY),--only "$(ONLY)") \
+		$(if $(DESTRUCTIONS_FROM),--destructions-from "$(DESTRUCTIONS_FROM)") $(ARGS)
+
+rewrap: installed ## Wrap every key by the present master key, while keyrings run (reads KEYRING_…)
+	@$(PYTHON) -m services.privacy.keyring.rewrap
+
+rotate: installed ## Give stores new secrets for their blind indexes, while all runs (STORES="id id"; reads PRIVACY_…)
+	@$(PYTHON) -m services.privacy.rotate $(STORES)
 
 bench: installed-tests ## Measure, print a table and write bench/results.json
 	@$(PYTHON) -m bench $(ARGS)

@@ -91,7 +91,7 @@ class PostgresServer:
 
     def bin(self, name: str) -> Path:
         """A program of this PostgreSQL: pg_dump, pg_basebackup, psql …"""
-        return _install() / "bin" / name
+        return program(name)
 
     async def run(self, name: str, *arguments: str) -> bytes:
         """Run a client program as the superuser against this server and return what it wrote.
@@ -245,6 +245,11 @@ class PostgresServer:
             return PortTaken(self.port)
         reasons = re.findall(r"(?:FATAL|PANIC|error):\s*(.*)", said) or [said.strip()[-500:]]
         return StartError(f"{what}: {reasons[-1]} (see {self.log})")
+
+
+def program(name: str) -> Path:
+    """A program of the wheel. Raises MissingProgram."""
+    return _install() / "bin" / name
 
 
 def _account() -> Account | None:

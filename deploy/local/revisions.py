@@ -43,6 +43,12 @@ def head(package: str) -> str | None:
     return heads.pop() if len(heads) == 1 else None
 
 
+def revisions(package: str) -> set[str]:
+    """Every revision in the package's migrations."""
+    versions = ROOT / Path(*package.split(".")) / "migrations" / "versions"
+    return {name for file in versions.glob("*.py") for name in _REVISION.findall(file.read_text())}
+
+
 async def _current(url: str) -> str | None:
     try:
         connection = cast(Any, await asyncpg.connect(url, timeout=10))  # pyright: ignore[reportUnknownMemberType]

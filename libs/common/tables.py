@@ -12,6 +12,7 @@ import libs.common.inbox
 import libs.common.mail
 import libs.common.outbox
 import libs.common.personal.jobs
+import libs.common.personal.restorations
 import libs.common.personal.restrictions
 import libs.common.personal.tombstones
 import libs.common.stores  # noqa: F401 - each declares common tables
@@ -182,3 +183,19 @@ def create_second() -> None:
     for statement in _SECOND:
         execute(statement)
     isolate_stores("restricted_subject")
+
+
+_RESTORATIONS = """
+    CREATE TABLE restoration (
+        id uuid CONSTRAINT pk_restoration PRIMARY KEY DEFAULT gen_random_uuid(),
+        taken_at timestamptz NOT NULL,
+        restored_at timestamptz NOT NULL DEFAULT now(),
+        announced_at timestamptz,
+        indexed_at timestamptz
+    )
+"""
+
+
+def create_restorations() -> None:
+    """From which backups this database was restored, and when."""
+    execute(_RESTORATIONS)

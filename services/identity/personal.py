@@ -28,6 +28,7 @@ HOLDINGS: Sequence[Holding] = (
         kind=Profile,
         on_erase=OnErase.DELETE,
         describe=("started_at", "used_at"),
+        indexes={"email_index": ("email", "email")},
         # Its link went to the address it names, and proves that this very address is theirs.
         on_rectify=OnRectify.KEEP,
     ),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import Received
 from libs.common.events.identity import StoreOpened
-from libs.common.events.privacy import ExportChunk, ParticipantAnnounced, TaskAnswered
+from libs.common.events.privacy import DatabaseRestored, ExportChunk, ParticipantAnnounced, TaskAnswered
 from libs.common.inbox import Handlers, batched
 from libs.common.mail import SENDING
 from libs.common.personal.answers import Forged, check
@@ -19,7 +19,7 @@ from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import assembling, duties, endings, key_tasks, letters, watching
+from services.privacy import assembling, duties, endings, key_tasks, letters, redoing, watching
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
@@ -94,6 +94,7 @@ async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswer
         expected=sorted(present().participants),
         now=datetime.now(UTC),
     )
+    await redoing.take(session, answers)
 
 
 def _answer(event: Received[TaskAnswered]) -> Answer:
@@ -127,6 +128,7 @@ HANDLERS: Handlers = {
     ParticipantAnnounced: on_announced,
     TaskAnswered: on_answers,
     ExportChunk: on_chunks,
+    DatabaseRestored: redoing.on_restored,
     **PARTICIPANT.handlers,
 }
 
@@ -146,6 +148,10 @@ DUTIES: Sequence[Duty] = (
     Duty("expire documents", endings.expire_documents, timedelta(minutes=1)),
     Duty("forget attempts", endings.forget_attempts, timedelta(minutes=10)),
     Duty("forget exports", duties.forget_exports, timedelta(minutes=10)),
+    Duty("hear of a restored keyring", redoing.ask_keyring, timedelta(minutes=1)),
+    Duty("compare what was restored", redoing.compare, timedelta(seconds=1)),
+    Duty("ask again after a restore", redoing.redo, timedelta(seconds=1)),
+    Duty("forget what was asked again", redoing.forget, timedelta(hours=1)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,
     *PARTICIPANT.duties,

@@ -63,6 +63,14 @@ async def ask_keyring(work: Work) -> int:
     return len(rows) // _AT_ONCE
 
 
+async def ask_again(work: Work, row: Row) -> None:
+    """Do once more what a restored keyring has forgotten. What was destroyed of a part goes by its own step."""
+    verb, part = Verb(row.verb), is_part(row)
+    await _ASKED[verb, part](work, [row])
+    if part and verb is Verb.ERASE:
+        await _let_go(work, [row])
+
+
 # --- Erasing ---------------------------------------------------------------------------------------------
 
 

@@ -433,3 +433,45 @@ class DownloadGrant(Base):
     expires_at: Mapped[datetime]
     begun: Mapped[bool] = mapped_column(server_default="false")
     """Whether a download was counted: what goes on with it is not counted again."""
+
+
+# --- After a restore -------------------------------------------------------------------------------------
+
+
+class Returned(Base):
+    """A participant whose database is as it was: the platform's, not a store's."""
+
+    __tablename__ = "returned"
+
+    restoration_id: Mapped[UUID] = mapped_column(primary_key=True)
+    participant: Mapped[str] = mapped_column(info=_NAME)
+    taken_at: Mapped[datetime]
+    heard_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    compared_at: Mapped[datetime | None]
+    """When it was found out what it is to do again."""
+
+
+class Redo(Base):
+    """Something a participant had done after its backup was taken: it is asked for it again, and answers again."""
+
+    __tablename__ = "redo"
+    __table_args__ = (
+        PrimaryKeyConstraint("restoration_id", "request_id", "verb"),
+        Index("ix_redo_due", "next_issue_at", postgresql_where=text("done_at IS NULL")),
+        Index("ix_redo_request_id", "request_id", postgresql_where=text("done_at IS NULL")),
+    )
+
+    restoration_id: Mapped[UUID]
+    request_id: Mapped[UUID]
+    verb: Mapped[str] = mapped_column(info=_WORD)
+    participant: Mapped[str] = mapped_column(info=_NAME)
+    store_id: Mapped[UUID]
+    round: Mapped[int]
+    """Of its own, above all that was asked before: whatever was done meanwhile is done again, in order."""
+    answered_at: Mapped[datetime]
+    """When it was done the first time: in this order it is done again."""
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_issue_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    failed: Mapped[bool] = mapped_column(server_default="false")
+    """It cannot be done as things are, and is tried again without anything waiting behind it."""
+    done_at: Mapped[datetime | None]

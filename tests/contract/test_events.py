@@ -7,6 +7,7 @@ handles and nobody has a sample of fails.
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from itertools import permutations
 from typing import Any
@@ -33,6 +34,7 @@ from libs.common.events.orders import (
     OrderRefused,
 )
 from libs.common.events.privacy import (
+    DatabaseRestored,
     ExportChunk,
     ExportedRecords,
     KeysChanged,
@@ -129,6 +131,9 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
     KeysChanged: lambda story: KeysChanged(subject_id=story.subject_id, generation=1),
     ParticipantAnnounced: lambda story: ParticipantAnnounced(
         participant="catalog", public_key=story.catalog_key.as_dict(private=False), data_map=[]
+    ),
+    DatabaseRestored: lambda story: DatabaseRestored(
+        restoration_id=story.request_id, participant="catalog", taken_at=datetime.now(UTC)
     ),
 }
 IN_MEMORY = frozenset({KeysDestroyed, KeysChanged})

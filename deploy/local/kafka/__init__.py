@@ -131,6 +131,14 @@ class KafkaServer:
             return None
         return self._process.pid
 
+    @property
+    def is_running_elsewhere(self) -> bool:
+        """Whether another process has started the node of this folder."""
+        if self.pid is not None or not (self.data / "ports.json").exists():
+            return False
+        self._choose_ports()
+        return not is_free(self.port)
+
     async def start(self) -> None:
         """Fetch and format what is missing, start the node and wait until it answers.
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict
 
 from libs.common.events import Event
 from libs.common.personal.data import PersonalData, PersonalValue, Sealed
@@ -200,3 +200,13 @@ class ParticipantAnnounced(
     participant: ParticipantName
     public_key: dict[str, Any]
     data_map: list[dict[str, Any]]
+
+
+class DatabaseRestored(
+    Event, type="vitrine.privacy.database-restored.v1", topic="privacy.participants", key="restoration_id"
+):
+    """A participant's database is as it was at `taken_at`: whatever was asked of it since is to be asked again."""
+
+    restoration_id: UUID
+    participant: ParticipantName
+    taken_at: Annotated[AwareDatetime, Strict()]

@@ -38,7 +38,7 @@ async def pages(
     )
     async for page in rows.partitions():
         boxes: list[ToOpen[PersonalData]] = [
-            ToOpen(_box(holding, row), row.store_id, asked.subject_id) for row in page
+            ToOpen(box_of(holding, row), row.store_id, asked.subject_id) for row in page
         ]
         outcomes = await vault.open_to_change(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
         yield [
@@ -65,7 +65,8 @@ def _rows(holding: Holding, narrowed: ColumnElement[bool] | None) -> Select[*tup
     )
 
 
-def _box(holding: Holding, row: Row[Any]) -> Sealed[PersonalData]:
+def box_of(holding: Holding, row: Row[Any]) -> Sealed[PersonalData]:
+    """The box of a row that was read as `box`."""
     assert holding.kind is not None, "a box has a kind"  # noqa: S101
     return row.box if isinstance(row.box, Sealed) else Sealed(holding.kind, row.box)
 

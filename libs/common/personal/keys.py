@@ -4,7 +4,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from libs.common.errors import Problem
+from libs.common.personal.blind_indexes import IndexSecret
 from libs.common.personal.data import DataKey
 from libs.common.personal.errors import (
     KeyDestroyed,
@@ -31,6 +32,7 @@ AUDIENCE = "keyring"
 TOKEN_SECONDS = 60
 BATCH = 1000
 """Items the keyring takes in one call; longer lists are cut here."""
+_PLACE = ("store_id", "subject_id", "generation")
 _TIMEOUT = httpx.Timeout(5, connect=2)
 _RENEW_BEFORE = 15
 _ERRORS: Mapping[str, type[Problem]] = {
@@ -143,6 +145,41 @@ class LiveKey:
     retired: bool = False
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreSecrets:
+    """What a store's services derive from: 32 bytes for subject ids, and the secrets of blind indexes, newest first."""
+
+    secret: bytes
+    indexes: Sequence[IndexSecret]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A store whose rows are to be indexed by the secret of this epoch, and by no earlier one."""
+
+    store_id: UUID
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The keyring's database is as it was at `taken_at`."""
+
+    restoration_id: UUID
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What the keyring knows of a generation of a person, whoever asked for it: it is over, or on hold."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    erased: bool
+    restricted: bool
+
+
 class KeyringClient:
     """Raises KeyringUnavailable when there is no answer, KeyForbidden when this service may not ask."""
 
@@ -162,13 +199,59 @@ class KeyringClient:
         self._clock = clock
         self._token = ("", 0.0)
 
-    async def store_secrets(self, stores: Sequence[UUID]) -> dict[UUID, bytes]:
-        """The secret of each store, 32 bytes, made on first use."""
-        secrets: dict[UUID, bytes] = {}
+    async def store_secrets(self, stores: Sequence[UUID]) -> dict[UUID, StoreSecrets]:
+        """The secrets of each store, made on first use."""
+        secrets: dict[UUID, StoreSecrets] = {}
         for some in _batches(stores):
             answer = await self._call("stores/secrets", {"stores": some})
-            secrets |= {UUID(item["store_id"]): b64decode(item["secret"]) for item in answer["items"]}
+            secrets |= {UUID(item["store_id"]): _store_secrets(item) for item in answer["items"]}
         return secrets
+
+    async def rotate_indexes(self, stores: Sequence[UUID]) -> list[Rotation]:
+        """Give each store another secret for its blind indexes; one that is changing already goes on with that one.
+
+        For the privacy service.
+        """
+        rotations: list[Rotation] = []
+        for some in _batches(stores):
+            answer = await self._call("stores/rotate-indexes", {"stores": some})
+            rotations += [_rotation(item) for item in answer["items"]]
+        return rotations
+
+    async def rotations(self) -> list[Rotation]:
+        """Stores whose rows this service has still to index anew, at most a batch."""
+        return [_rotation(item) for item in (await self._call("stores/rotations", {}))["items"]]
+
+    async def report_indexed(self, rotations: Sequence[Rotation]) -> None:
+        """Say that no row of these stores is indexed by an earlier epoch here."""
+        for some in _batches(rotations):
+            await self._call("stores/indexed", {"items": some})
+
+    async def restorations(self) -> list[Returned]:
+        """From which backups the keyring was restored. For the privacy service."""
+        answer = await self._call("restorations", {})
+        return [
+            Returned(UUID(item["restoration_id"]), datetime.fromisoformat(item["taken_at"]))
+            for item in answer["items"]
+        ]
+
+    async def fates(self, *, after: tuple[UUID, UUID, int] | None = None) -> list[Fate]:
+        """Generations that are over or on hold, a batch of them, in the order of (store, subject, generation).
+
+        For the privacy service.
+        """
+        place = None if after is None else dict(zip(_PLACE, after, strict=True))
+        answer = await self._call("fates", {"after": place})
+        return [
+            Fate(
+                UUID(item["store_id"]),
+                UUID(item["subject_id"]),
+                item["generation"],
+                item["erased"],
+                item["restricted"],
+            )
+            for item in answer["items"]
+        ]
 
     async def mint(self, wanted: Sequence[KeyWanted]) -> list[Outcome]:
         """The key of each, made if need be; SubjectErased where the generation is over."""
@@ -306,6 +389,17 @@ class KeyringClient:
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _store_secrets(item: Mapping[str, Any]) -> StoreSecrets:
+    indexes = tuple(
+        IndexSecret(one["epoch"], b64decode(one["secret"]), one["writes_in"]) for one in item["indexes"]
+    )
+    return StoreSecrets(b64decode(item["secret"]), indexes)
+
+
+def _rotation(item: Mapping[str, Any]) -> Rotation:
+    return Rotation(UUID(item["store_id"]), item["epoch"])
 
 
 def _outcome(item: Mapping[str, Any], **known: UUID) -> Outcome:

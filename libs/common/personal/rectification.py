@@ -102,20 +102,27 @@ async def _judge(
             verdict.refused.add(category)
             continue
         indexes = await indexes_of(vault, holding, row.store_id, data, corrected)
-        if await _is_taken(session, holding, row, indexes):
+        if await _is_taken(session, vault, holding, (row, corrected), indexes):
             verdict.refused.add(category)
             verdict.reason = TAKEN
 
 
 async def _is_taken(
-    session: AsyncSession, holding: Holding, row: Row[Any], indexes: Mapping[str, bytes | None]
+    session: AsyncSession,
+    vault: Vault,
+    holding: Holding,
+    met: tuple[Row[Any], PersonalData],
+    indexes: Mapping[str, bytes | None],
 ) -> bool:
     """Whether another row of the store has, in a column that is unique, what this one would get."""
-    table = holding.sql
+    table, (row, corrected) = holding.sql, met
     rules = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
     for name in indexes.keys() & {column.name for rule in rules for column in rule.columns}:
+        field, index = holding.indexes[name]
+        value = getattr(corrected, field)
+        found_by = () if value is None else await vault.blind_indexes(row.store_id, index, value)
         other = select(table.c.store_id).where(
-            table.c.store_id == row.store_id, table.c[name] == indexes[name], ~is_row(holding, row)
+            table.c.store_id == row.store_id, table.c[name].in_(found_by), ~is_row(holding, row)
         )
         if await session.scalar(other.limit(1)) is not None:
             return True

@@ -25,13 +25,12 @@ from typing import Generic, Self, TypeVar
 from uuid import UUID
 
 import httpx
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import Problem
 from libs.common.listen import Listener
+from libs.common.personal import blind_indexes
 from libs.common.personal.data import DataKey, PersonalData, Sealed, decrypt, encrypt
 from libs.common.personal.errors import (
     BoxDoesNotOpen,
@@ -40,7 +39,7 @@ from libs.common.personal.errors import (
     KeyringUnavailable,
     SubjectErased,
 )
-from libs.common.personal.keys import KeyringClient, KeyWanted, Outcome
+from libs.common.personal.keys import KeyringClient, KeyWanted, Outcome, Rotation
 from libs.common.personal.memory import Memory
 from libs.common.personal.vocabulary import Purpose, Retention
 from libs.common.settings import ServiceSettings
@@ -54,11 +53,12 @@ logger = logging.getLogger(__name__)
 
 KEY_SECONDS = 120
 """The longest an opened key stays in memory: an erasure is complete everywhere after it."""
+SECRET_SECONDS = 600.0
+"""How long the secrets of a store are remembered: when they change, everybody knows it after that."""
 CHANNEL = "keys_destroyed"
 """NOTIFY channel in a service's own database; the payload is `store:subject`."""
 _KEYS = 10_000
 _STORES = 10_000
-_SECRET_SECONDS = 3600
 _POLL_SECONDS = 5.0
 _BETWEEN_POLLS = 0.05
 
@@ -121,7 +121,12 @@ class Sealer:
 @dataclass(frozen=True, slots=True)
 class _StoreSecrets:
     subject: bytes
-    blind_index: bytes
+    indexes: Sequence[tuple[float, int, bytes]]
+    """From when new rows are indexed by it, its epoch, and the secret; the newest first."""
+
+    def epoch_at(self, moment: float) -> int:
+        """The newest epoch whose time has come."""
+        return next(epoch for begins, epoch, _ in self.indexes if begins <= moment)
 
     def __repr__(self) -> str:
         return "_StoreSecrets()"
@@ -135,6 +140,7 @@ class Vault:
         keyring: KeyringClient,
         *,
         key_seconds: float = KEY_SECONDS,
+        secret_seconds: float = SECRET_SECONDS,
         capacity: int = _KEYS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -145,7 +151,7 @@ class Vault:
             seconds=key_seconds, capacity=capacity, clock=clock
         )
         self._minted = Memory[Hashable, DataKey](seconds=key_seconds, capacity=capacity, clock=clock)
-        self._secrets = Memory[UUID, _StoreSecrets](seconds=_SECRET_SECONDS, capacity=_STORES, clock=clock)
+        self._secrets = Memory[UUID, _StoreSecrets](seconds=secret_seconds, capacity=_STORES, clock=clock)
         self._opening: dict[tuple[UUID, Purpose], asyncio.Task[dict[UUID, Outcome]]] = {}
         self._to_mint: list[tuple[Sequence[KeyWanted], asyncio.Future[list[Outcome]]]] = []
         self._minting: asyncio.Task[None] | None = None
@@ -160,7 +166,8 @@ class Vault:
                 service=service,
                 private_key=settings.service_key.get_secret_value(),
                 http=http,
-            )
+            ),
+            secret_seconds=settings.store_secret_seconds,
         )
 
     # --- Naming ------------------------------------------------------------------------------------------
@@ -177,18 +184,40 @@ class Vault:
         return UUID(bytes=bytes(digest))
 
     async def blind_index(self, store_id: UUID, field: str, value: str) -> bytes:
-        """32 bytes that are equal for equal values of a field at one store, to look up what is sealed."""
-        secret = (await self._store_secrets(store_id)).blind_index
-        return _mac(secret, f"{field}\0{normalise(value)}")
+        """What is equal for equal values of a field at one store, for a new row: at most 34 bytes."""
+        return (await self.blind_indexes(store_id, field, value))[0]
+
+    async def blind_indexes(self, store_id: UUID, field: str, value: str) -> tuple[bytes, ...]:
+        """What rows with this value may be found by: of the present epoch, then of others while a secret changes."""
+        secrets, normal = await self._store_secrets(store_id), normalise(value)
+        present = secrets.epoch_at(self._clock())
+        first = sorted(secrets.indexes, key=lambda one: one[1] != present)
+        return tuple(blind_indexes.blind_index(epoch, secret, field, normal) for _, epoch, secret in first)
+
+    async def index_epoch(self, store_id: UUID) -> int:
+        """The epoch of what `blind_index` gives at this moment."""
+        return (await self._store_secrets(store_id)).epoch_at(self._clock())
+
+    async def is_indexing_anew(self, store_id: UUID) -> bool:
+        """Whether rows of the store may be indexed by more than one epoch."""
+        return len((await self._store_secrets(store_id)).indexes) > 1
+
+    async def rotations(self) -> list[Rotation]:
+        """Stores whose rows this service has still to index anew."""
+        return await self._keyring.rotations()
+
+    async def report_indexed(self, rotations: Sequence[Rotation]) -> None:
+        """Say that no row of these stores is indexed by an earlier epoch here."""
+        await self._keyring.report_indexed(rotations)
 
     async def _store_secrets(self, store_id: UUID) -> _StoreSecrets:
         secrets = self._secrets.get(store_id)
         if secrets is None:
             since = self._clock()
-            secret = (await self._keyring.store_secrets([store_id]))[store_id]
+            given = (await self._keyring.store_secrets([store_id]))[store_id]
             secrets = _StoreSecrets(
-                subject=_derive(secret, f"vitrine/subject/1|{store_id}"),
-                blind_index=_derive(secret, f"vitrine/blind-index/1|{store_id}"),
+                subject=blind_indexes.derived(given.secret, f"vitrine/subject/1|{store_id}"),
+                indexes=[(since + one.writes_in, one.epoch, one.secret) for one in given.indexes],
             )
             self._secrets.put(store_id, secrets, since=since)
         return secrets
@@ -394,10 +423,6 @@ def normalise(value: str) -> str:
 
 def _mac(secret: bytes, text: str) -> bytes:
     return hmac.digest(secret, text.encode(), hashlib.sha256)
-
-
-def _derive(secret: bytes, info: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info.encode()).derive(secret)
 
 
 def _place(wanted: KeyWanted) -> tuple[UUID, UUID, Retention, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -82,23 +82,23 @@ async def _apply(parts: Parts, store: Store, applicant: Applicant, password_hash
     token = secrets.token_urlsafe(32)
     pieces = _pieces(parts, store, applicant, password_hash, token)
     subject_id = await parts.vault.subject_id(store.store_id, applicant.email)
-    index = await parts.vault.blind_index(store.store_id, "email", applicant.email)
+    indexes = await parts.vault.blind_indexes(store.store_id, "email", applicant.email)
     (profile, credentials, confirm_letter, exists_letter), generation = await _sealed(
         parts, store.store_id, subject_id, pieces
     )
     person: dict[str, Any] = {"store_id": store.store_id, "subject_id": subject_id, "generation": generation}
     async with parts.database.session(store.store_id) as session:
         await guard(session, store.store_id, subject_id, generation)
-        mails = Bound(b"mails" + index, parts.settings.mails_per_person, _HOUR)
+        mails = Bound(b"mails" + indexes[0], parts.settings.mails_per_person, _HOUR)
         if await throttle.count(session, store.store_id, [mails], parts.clock()):
             return
-        if await _has_account(session, store.store_id, index, generation):
+        if await _has_account(session, store.store_id, indexes, generation):
             mail.post(session, exists_letter, **person)
             return
         await _replace_sign_up(
             session,
+            indexes,
             **person,
-            email_index=index,
             token_hash=_hash(token),
             profile=profile,
             credentials=credentials,
@@ -136,18 +136,26 @@ async def _sealed(
     return [one.box for one in sealed], min(one.generation for one in sealed)
 
 
-async def _has_account(session: AsyncSession, store_id: UUID, index: bytes, generation: int) -> bool:
+async def _has_account(
+    session: AsyncSession, store_id: UUID, indexes: Sequence[bytes], generation: int
+) -> bool:
     """An account of an earlier generation awaits its erasure and counts as none."""
     found = await session.scalar(
         select(Account.id).where(
-            Account.store_id == store_id, Account.email_index == index, Account.generation >= generation
+            Account.store_id == store_id,
+            Account.email_index.in_(indexes),
+            Account.generation >= generation,
         )
     )
     return found is not None
 
 
-async def _replace_sign_up(session: AsyncSession, **values: Any) -> None:
-    values |= {"id": uuid4(), "used_at": None}
+async def _replace_sign_up(session: AsyncSession, indexes: Sequence[bytes], **values: Any) -> None:
+    index, *others = indexes
+    if others:
+        of_same = SignUp.store_id == values["store_id"], SignUp.email_index.in_(others)
+        await session.execute(delete(SignUp).where(*of_same))
+    values |= {"id": uuid4(), "email_index": index, "used_at": None}
     await session.execute(
         upsert(SignUp)
         .values(values)
@@ -174,8 +182,10 @@ async def confirm(parts: Parts, *, store_id: UUID, token: str) -> None:
     """
     async with parts.database.session(store_id) as session:
         found = await session.scalar(_sign_up_of(store_id, token))
-        if found is None or found.expires_at <= parts.clock():
-            raise LinkNotValid
+    if found is None or found.expires_at <= parts.clock():
+        raise LinkNotValid
+    indexes = await _indexes_of(parts, found)
+    async with parts.database.session(store_id) as session:
         try:
             # Before the row is locked: an erasure takes the two in the same order.
             await guard(session, store_id, found.subject_id, found.generation)
@@ -187,28 +197,44 @@ async def confirm(parts: Parts, *, store_id: UUID, token: str) -> None:
         if sign_up is None:
             raise LinkNotValid
         if sign_up.used_at is None:
-            await _make_account(session, parts, sign_up)
+            await _make_account(session, parts, sign_up, indexes)
 
 
 def _sign_up_of(store_id: UUID, token: str) -> Any:
     return select(SignUp).where(SignUp.store_id == store_id, SignUp.token_hash == _hash(token))
 
 
-async def _make_account(session: AsyncSession, parts: Parts, sign_up: SignUp) -> None:
+async def _indexes_of(parts: Parts, sign_up: SignUp) -> Sequence[bytes]:
+    """What an account of the same e-mail may be found by; while the store's secret changes the box has to say."""
+    if sign_up.profile is None or not await parts.vault.is_indexing_anew(sign_up.store_id):
+        return [sign_up.email_index]
+    try:
+        profile = await parts.vault.open(
+            sign_up.profile,
+            store_id=sign_up.store_id,
+            subject_id=sign_up.subject_id,
+            purpose=Purpose.AUTHENTICATION,
+        )
+    except KeyDestroyed:
+        raise LinkNotValid from None
+    return await parts.vault.blind_indexes(sign_up.store_id, "email", profile.email)
+
+
+async def _make_account(
+    session: AsyncSession, parts: Parts, sign_up: SignUp, indexes: Sequence[bytes]
+) -> None:
     if sign_up.profile is None or sign_up.credentials is None:
         raise LinkNotValid
-    if await _has_account(session, sign_up.store_id, sign_up.email_index, sign_up.generation):
+    if await _has_account(session, sign_up.store_id, indexes, sign_up.generation):
         raise LinkNotValid
     await session.execute(
-        delete(Account).where(
-            Account.store_id == sign_up.store_id, Account.email_index == sign_up.email_index
-        )
+        delete(Account).where(Account.store_id == sign_up.store_id, Account.email_index.in_(indexes))
     )
     account = Account(
         store_id=sign_up.store_id,
         subject_id=sign_up.subject_id,
         generation=sign_up.generation,
-        email_index=sign_up.email_index,
+        email_index=indexes[0],
         profile=sign_up.profile,
         credentials=sign_up.credentials,
         version=1,

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -61,11 +62,11 @@ async def sign_in(parts: Parts, *, store_id: UUID, email: str, password: str, ad
     async with paced(parts.settings.answer_step):
         async with parts.database.session(store_id) as session:
             await store_of(session, store_id=store_id)
-        index = await parts.vault.blind_index(store_id, "email", email)
-        attempts = await _attempts(parts, store_id, index, address)
+        indexes = await parts.vault.blind_indexes(store_id, "email", email)
+        attempts = await _attempts(parts, store_id, indexes[0], address)
         await throttle.count_or_refuse(parts.database, store_id, attempts, parts.clock())
         async with parts.database.session(store_id) as session:
-            account = await session.scalar(_account_with(store_id, index))
+            account = await session.scalar(_account_with(store_id, indexes))
         credentials = await _credentials(parts, account)
         normal = normal_password(password)
         right = await parts.passwords.verify(credentials.password_hash if credentials else None, normal)
@@ -87,8 +88,8 @@ async def _attempts(parts: Parts, store_id: UUID, index: bytes, address: str) ->
     )
 
 
-def _account_with(store_id: UUID, index: bytes) -> Any:
-    return select(Account).where(Account.store_id == store_id, Account.email_index == index)
+def _account_with(store_id: UUID, indexes: Sequence[bytes]) -> Any:
+    return select(Account).where(Account.store_id == store_id, Account.email_index.in_(indexes))
 
 
 async def _credentials(parts: Parts, account: Account | None) -> Credentials | None:

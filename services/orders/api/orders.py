@@ -176,9 +176,9 @@ async def search_orders(
     """Orders of one e-mail address, newest first. The address is in the body, since addresses end up in logs."""
     await known_store(session, store_id)
     await session.commit()
-    index = await checkout.email_index(vault, store_id=store_id, email=wanted.email)
+    indexes = await checkout.email_indexes(vault, store_id=store_id, email=wanted.email)
     found, following = await orders.newest_first(
-        session, store_id=store_id, limit=limit, cursor=cursor, email_index=index
+        session, store_id=store_id, limit=limit, cursor=cursor, email_indexes=indexes
     )
     return Page(items=[_summary(order) for order in found], next=following)
 

@@ -51,12 +51,13 @@ async def identify(vault: Vault, *, store_id: UUID, email: str, caller: Caller |
     )
     if caller and signed_in and caller.generation != sealer.generation:
         raise SubjectErased
-    return Buyer(subject_id, await email_index(vault, store_id=store_id, email=email), sealer)
+    [index, *_] = await email_indexes(vault, store_id=store_id, email=email)
+    return Buyer(subject_id, index, sealer)
 
 
-async def email_index(vault: Vault, *, store_id: UUID, email: str) -> bytes:
-    """What orders of an e-mail address are found by."""
-    return await vault.blind_index(store_id, "email", email)
+async def email_indexes(vault: Vault, *, store_id: UUID, email: str) -> Sequence[bytes]:
+    """What orders of an e-mail address are found by; a new one by the first."""
+    return await vault.blind_indexes(store_id, "email", email)
 
 
 async def place(

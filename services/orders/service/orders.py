@@ -210,7 +210,7 @@ async def newest_first(
     cursor: str | None,
     state: State | None = None,
     customer: Caller | None = None,
-    email_index: bytes | None = None,
+    email_indexes: Sequence[bytes] | None = None,
 ) -> tuple[list[Order], str | None]:
     """A part of the store's orders, or of a customer's own, and the cursor of the next. Raises InvalidCursor."""
     statement = select(Order).where(Order.store_id == store_id)
@@ -220,8 +220,8 @@ async def newest_first(
         )
     if state is not None:
         statement = statement.where(Order.state == state)
-    if email_index is not None:
-        statement = statement.where(Order.email_index == email_index)
+    if email_indexes is not None:
+        statement = statement.where(Order.email_index.in_(email_indexes))
     if cursor is not None:
         [position] = decode_cursor(cursor, int)
         statement = statement.where(Order.position < position)

@@ -13,6 +13,7 @@ _AMONG = Query("SELECT key_id FROM destroyed_key WHERE key_id = ANY(CAST(:key_id
 _AFTER = Query("""
     SELECT key_id FROM destroyed_key WHERE key_id > :after ORDER BY key_id LIMIT :chunk
 """)
+_IDENTITY = Query("SELECT id FROM log_identity")
 
 
 async def append(transaction: Transaction, key_ids: Sequence[UUID]) -> None:
@@ -32,3 +33,9 @@ async def read(transaction: Transaction) -> AsyncIterator[Sequence[UUID]]:
     while chunk := [row.key_id for row in await _AFTER.rows(transaction, after=after, chunk=_CHUNK)]:
         yield chunk
         after = chunk[-1]
+
+
+async def identity(transaction: Transaction) -> UUID:
+    """Which log this is."""
+    [row] = await _IDENTITY.rows(transaction)
+    return row.id

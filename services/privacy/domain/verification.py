@@ -19,6 +19,8 @@ class Way(StrEnum):
     FORM = "form"
     STAFF = "staff"
     AGENT = "agent"
+    RESTORE = "restore"
+    """Nobody asked again: the keyring says that it was erased, and a restored database has no request that says so."""
 
 
 class Proof(StrEnum):

@@ -13,15 +13,21 @@ from services.privacy.keyring.schemas import (
     DestroyedKey,
     Erased,
     ErasuresAsked,
+    Fate,
+    FatesAsked,
     KeysAsked,
     LivesAsked,
     MintedKey,
+    NothingAsked,
     ObjectionsAsked,
     OpenedKey,
     OpeningAsked,
+    Restoration,
     Retired,
     RetiredKeysAsked,
     RetirementsAsked,
+    Rotation,
+    RotationsAsked,
     StoresAsked,
     StoreSecret,
     SubjectsAsked,
@@ -34,10 +40,68 @@ router = APIRouter(prefix="/keyring/v1", tags=["keyring"])
 
 @router.post("/stores/secrets")
 async def store_secrets(request: Request, caller: CallingService, asked: StoresAsked) -> Answer[StoreSecret]:
-    """The secret of each store, from which subject ids and blind indexes are derived."""
+    """The secrets of each store, from which subject ids and blind indexes are derived."""
     state = request.app.state
     async with state.database.transaction(ALL_STORES) as transaction:
-        items = await stores.store_secrets(transaction, stores=asked.stores, master_keys=state.master_keys)
+        items = await stores.store_secrets(
+            transaction, stores=asked.stores, master_keys=state.master_keys, now=state.clock()
+        )
+    return Answer(items=items)
+
+
+@router.post("/stores/rotate-indexes")
+async def rotate_indexes(request: Request, caller: CallingService, asked: StoresAsked) -> Answer[Rotation]:
+    """Give these stores other secrets for their blind indexes. One that is changing already goes on."""
+    check_govern(_grant(request, caller))
+    state = request.app.state
+    async with state.database.transaction(ALL_STORES) as transaction:
+        items = await stores.rotate_indexes(
+            transaction,
+            stores=asked.stores,
+            master_keys=state.master_keys,
+            now=state.clock(),
+            lead_seconds=state.lead_seconds,
+        )
+    return Answer(items=items)
+
+
+@router.post("/stores/rotations")
+async def rotations(request: Request, caller: CallingService, asked: NothingAsked) -> Answer[Rotation]:
+    """The stores whose rows the caller has still to index anew."""
+    state = request.app.state
+    async with state.database.transaction(ALL_STORES) as transaction:
+        items = await stores.rotations(
+            transaction, service=caller, now=state.clock(), lead_seconds=state.lead_seconds
+        )
+    return Answer(items=items)
+
+
+@router.post("/stores/indexed")
+async def report_indexed(request: Request, caller: CallingService, asked: RotationsAsked) -> Answer[Rotation]:
+    """The caller has no row left that is indexed by an earlier epoch; when all say so, the earlier secrets go."""
+    state = request.app.state
+    async with state.database.transaction(ALL_STORES) as transaction:
+        items = await stores.report_indexed(
+            transaction, done=asked.items, service=caller, services=state.tokens.services
+        )
+    return Answer(items=items)
+
+
+@router.post("/restorations")
+async def restorations(request: Request, caller: CallingService, asked: NothingAsked) -> Answer[Restoration]:
+    """From which backups this keyring was restored."""
+    check_govern(_grant(request, caller))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await looking.restorations(transaction)
+    return Answer(items=items)
+
+
+@router.post("/fates")
+async def fates(request: Request, caller: CallingService, asked: FatesAsked) -> Answer[Fate]:
+    """Whose data is erased or on hold, a batch in the order of store, subject and generation."""
+    check_govern(_grant(request, caller))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await looking.fates(transaction, after=asked.after)
     return Answer(items=items)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from uuid import UUID
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +24,7 @@ from services.privacy.keyring.callers import ServiceTokens
 from services.privacy.keyring.domain import GRANTS, Grant
 from services.privacy.keyring.master_keys import MasterKeys
 from services.privacy.keyring.service.destroying import replay
+from services.privacy.keyring.service.rewrapping import check_master_keys
 from services.privacy.keyring.settings import KeyringSettings
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ def create_app(
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
-    """The application. It answers nothing before the destruction log has been replayed.
+    """The application. It answers nothing before the destruction log has been replayed, and nothing without a master
+    key that something lies under.
 
     Raises ValueError for a master key or a service key of another form, or a grant to one of our own services.
     """
@@ -57,7 +60,9 @@ def create_app(
             stack.push_async_callback(app.state.destructions.close)
             app.state.master_keys, app.state.tokens, app.state.grants = master_keys, tokens, grants
             app.state.clock = clock
-            await _replayed(app.state.database, app.state.destructions)
+            app.state.lead_seconds = 2 * settings.store_secret_seconds
+            await _replayed(app.state.database, app.state.destructions, settings.trusted_log)
+            await check_master_keys(app.state.database, master_keys)
             yield
 
     app = FastAPI(
@@ -97,12 +102,12 @@ def _grants(settings: KeyringSettings) -> Mapping[str, Grant]:
     return {**GRANTS, **extra}
 
 
-async def _replayed(keyring: Database, log: Database) -> None:
+async def _replayed(keyring: Database, log: Database, trusted: UUID | None) -> None:
     """A database that starts together with the keyring may be a little later."""
     deadline = time.monotonic() + _REPLAY_WITHIN
     while True:
         try:
-            await replay(keyring, log)
+            await replay(keyring, log, trusted=trusted)
         except Unavailable:
             if time.monotonic() > deadline:
                 raise

@@ -1,7 +1,7 @@
 """Which service is calling: short-lived JWTs that services sign with their own keys."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -31,6 +31,11 @@ class ServiceTokens:
         self._keys = {service: ECKey.import_key(dict(key)) for service, key in keys.items()}
         self._clock = clock
         self._believed: dict[str, tuple[str, float]] = {}
+
+    @property
+    def services(self) -> Collection[str]:
+        """The names of all that may call."""
+        return self._keys.keys()
 
     def verify(self, token: str) -> str:
         """The name of the calling service. Raises Unauthenticated.

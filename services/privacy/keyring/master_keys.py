@@ -1,4 +1,4 @@
-"""Wrapping: data keys and store secrets are stored encrypted under a master key from the environment."""
+"""Wrapping: data keys and secrets of stores are stored encrypted under a master key from the environment."""
 
 import binascii
 import hashlib
@@ -33,6 +33,9 @@ class MasterKeys:
         self.present_id = _fingerprint(keys[0])
         """Recorded beside what is wrapped."""
 
+    def __contains__(self, master_key_id: str) -> bool:
+        return master_key_id in self._ciphers
+
     def wrap(self, secret: bytes, bound_to: bytes) -> bytes:
         """Nonce, ciphertext and tag, under the present master key."""
         nonce = os.urandom(_NONCE_BYTES)
@@ -57,6 +60,11 @@ def data_key_binding(key_id: UUID, store_id: UUID, subject_id: UUID) -> bytes:
 def store_secret_binding(store_id: UUID) -> bytes:
     """The associated data of a store's secret."""
     return f"vitrine/store-secret/1|{store_id}".encode()
+
+
+def index_secret_binding(store_id: UUID, epoch: int) -> bytes:
+    """The associated data of an epoch's secret of a store."""
+    return f"vitrine/index-secret/1|{store_id}|{epoch}".encode()
 
 
 def _decoded(key: str) -> bytes:

@@ -17,13 +17,40 @@ class KeyringBase(Base):
 
 
 class StoreSecret(KeyringBase):
-    """From which a store's services derive subject ids and blind indexes."""
+    """From which a store's services derive subject ids, which never change."""
 
     __tablename__ = "store_secret"
 
     store_id: Mapped[UUID] = mapped_column(primary_key=True)
     wrapped: Mapped[bytes] = mapped_column(info=impersonal("a wrapped random secret"))
     master_key_id: Mapped[str] = mapped_column(info=impersonal("fingerprint of a master key"))
+
+
+class IndexSecret(KeyringBase):
+    """From which a store's services derive blind indexes: one an epoch, the newest whose time has come for what is new.
+
+    A store without a row derives them from its `StoreSecret`, as all did once: that is epoch 0.
+    """
+
+    __tablename__ = "index_secret"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    wrapped: Mapped[bytes] = mapped_column(info=impersonal("a wrapped random secret"))
+    master_key_id: Mapped[str] = mapped_column(info=impersonal("fingerprint of a master key"))
+    writes_from: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When every process knows it: until then it only looks up."""
+
+
+class IndexReport(KeyringBase):
+    """A service has no row left that is indexed by an epoch before this one."""
+
+    __tablename__ = "index_report"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    service: Mapped[str] = mapped_column(primary_key=True, info=impersonal("name of a service"))
+    reported_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Subject(KeyringBase):
@@ -91,3 +118,31 @@ class OpeningCount(KeyringBase):
     service: Mapped[str] = mapped_column(primary_key=True, info=impersonal("name of a service"))
     purpose: Mapped[str] = mapped_column(primary_key=True, info=impersonal("a word of the vocabulary"))
     count: Mapped[int]
+
+
+# --- Backups ---------------------------------------------------------------------------------------------
+
+
+class LogSeen(KeyringBase):
+    """Which destruction log this keyring wrote to, and one of the keys it wrote last: a log without either is not the
+    one that says what is gone. One row.
+    """
+
+    __tablename__ = "log_seen"
+    __table_args__ = (CheckConstraint("only_row", name="only_row"),)
+
+    only_row: Mapped[bool] = mapped_column(primary_key=True, server_default="true")
+    log_id: Mapped[UUID | None]
+    key_id: Mapped[UUID | None]
+
+
+class Restoration(KeyringBase):
+    """One return to an earlier state, as `libs.common.personal.restorations` has it of a service."""
+
+    __tablename__ = "restoration"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    taken_at: Mapped[datetime]
+    restored_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    announced_at: Mapped[datetime | None]
+    indexed_at: Mapped[datetime | None]

@@ -1,11 +1,12 @@
 """Requests and answers. Every call is a batch of at most 1000; every answer has one item for each, in order."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from libs.common.personal.blind_indexes import LARGEST_EPOCH
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.keyring.domain import NEVER_RESTRICTED, OPENS_DESPITE_RESTRICTION
 
@@ -29,11 +30,75 @@ class StoresAsked(_Asked):
     stores: Batch[UUID]
 
 
+class IndexSecret(BaseModel):
+    """32 bytes in base64: new rows are indexed by it in so many seconds, and looked up by it at once."""
+
+    epoch: int
+    secret: str
+    writes_in: float
+
+
 class StoreSecret(BaseModel):
-    """32 bytes in base64."""
+    """32 bytes in base64, for subject ids; and for blind indexes the secret of each epoch, the newest first."""
 
     store_id: UUID
     secret: str
+    indexes: list[IndexSecret]
+
+
+class RotationAsked(_Asked):
+    """A store whose rows at the caller's are indexed by the secret of this epoch, and by no earlier one."""
+
+    store_id: UUID
+    epoch: Annotated[int, Field(ge=0, le=LARGEST_EPOCH)]
+
+
+class RotationsAsked(_Asked):
+    """Stores that are done."""
+
+    items: Batch[RotationAsked]
+
+
+class Rotation(BaseModel):
+    """A store, and the epoch by which its rows are to be indexed."""
+
+    store_id: UUID
+    epoch: int
+
+
+class NothingAsked(_Asked):
+    """A question without more words."""
+
+
+class Restoration(BaseModel):
+    """The keyring's database is as it was at `taken_at`."""
+
+    restoration_id: UUID
+    taken_at: datetime
+
+
+class Place(_Asked):
+    """One generation of a person."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+
+
+class FatesAsked(_Asked):
+    """Those that come after this one, in the order of its columns."""
+
+    after: Place | None = None
+
+
+class Fate(BaseModel):
+    """What became of a generation: `erased` counts for those before it as well."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    erased: bool
+    restricted: bool
 
 
 class KeyAsked(_Asked):

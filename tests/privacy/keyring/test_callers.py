@@ -23,13 +23,19 @@ from services.privacy.keyring.settings import ExtraGrant
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 
 PATHS = [
-    "stores/secrets", "keys/mint", "keys/open", "keys/destroy", "keys/restrict", "keys/lift", "keys/object",
+    "stores/secrets", "stores/rotate-indexes", "stores/rotations", "stores/indexed", "restorations", "fates",
+    "keys/mint", "keys/open", "keys/destroy", "keys/restrict", "keys/lift", "keys/object",
     "keys/retire", "keys/destroy-retired", "keys/destroy-buckets", "keys/status",
 ]  # fmt: skip
 STORE, SUBJECT = uuid4(), uuid4()
 LIFE = {"store_id": str(STORE), "subject_id": str(SUBJECT), "generation": 1}
 BODIES: dict[str, dict[str, Any]] = {
     "stores/secrets": {"stores": [str(STORE)]},
+    "stores/rotate-indexes": {"stores": [str(uuid4())]},
+    "stores/rotations": {},
+    "stores/indexed": {"items": [{"store_id": str(STORE), "epoch": 1}]},
+    "restorations": {},
+    "fates": {},
     "keys/mint": {"items": [{"store_id": str(STORE), "subject_id": str(SUBJECT), "retention": "order"}]},
     "keys/open": {"purpose": Purpose.FULFIL_ORDER, "key_ids": [str(uuid4())]},
     "keys/destroy": {

@@ -30,13 +30,14 @@ from libs.common.events.privacy import (
 )
 from libs.common.inbox import Handlers, batched
 from libs.common.outbox import publish_all
-from libs.common.personal import erasure, jobs, restrictions
+from libs.common.personal import erasure, jobs, restorations, restrictions
 from libs.common.personal.answers import sign
 from libs.common.personal.erasure import Asked, Reread
 from libs.common.personal.holdings import COPIES, Copy, Holding, Hook, Person
 from libs.common.personal.inventory import Inventory, recognised
 from libs.common.personal.participant.announcements import announce
 from libs.common.personal.participant.exports import export
+from libs.common.personal.participant.index_rotations import index_anew
 from libs.common.personal.participant.part import COMMON, Part
 from libs.common.personal.participant.rectifications import rectify
 from libs.common.personal.participant.scoped_erasures import erase_parts
@@ -92,6 +93,10 @@ class Participant(Part):
                 f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
             ),
             Duty(f"{self.service} announces itself", self.announce, timedelta(hours=1)),
+            Duty(
+                f"{self.service} tells of a restored database", self.tell_of_restorations, timedelta(hours=1)
+            ),
+            Duty(f"{self.service} indexes anew", self.index_anew, timedelta(seconds=10)),
             Duty("forget old tasks", _forget_old_tasks, timedelta(hours=1)),
         ]
 
@@ -110,6 +115,14 @@ class Participant(Part):
     async def announce(self, work: Work) -> int:
         """Say who answers here, with which key, and what is kept; daily, and when it changes."""
         return await announce(self, work)
+
+    async def tell_of_restorations(self, work: Work) -> int:
+        """Say that the database was restored, so that what was asked since is asked again."""
+        return await restorations.tell(self.service, work)
+
+    async def index_anew(self, work: Work) -> int:
+        """Index what is indexed by an earlier secret. Returns 0: what could not be done is tried again later."""
+        return await index_anew(self, work)
 
     # --- Tasks -------------------------------------------------------------------------------------------
 

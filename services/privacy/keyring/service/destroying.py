@@ -112,11 +112,16 @@ _END_LOGGED = Query("""
 """)
 
 
-async def replay(keyring: Database, log: Database) -> int:
+class WrongLog(Exception):
+    """The destruction log is not the one this keyring wrote to, or is older: what is gone could come back."""
+
+
+async def replay(keyring: Database, log: Database, *, trusted: UUID | None = None) -> int:
     """Destroy again whatever the log names, as a keyring must before it opens anything: it may be restored.
 
-    Returns how many keys had come back.
+    Returns how many keys had come back. Raises WrongLog unless the log is `trusted`, or known from before.
     """
+    await _check(keyring, log, trusted)
     returned = 0
     async with log.transaction(ALL_STORES) as reading:
         async for key_ids in destructions.read(reading):
@@ -127,3 +132,31 @@ async def replay(keyring: Database, log: Database) -> int:
     if returned:
         logger.warning("destroyed keys had come back and were destroyed again", extra={"count": returned})
     return returned
+
+
+_SEEN = Query("SELECT log_id, key_id FROM log_seen")
+_NOTE_LOG = Query("""
+    UPDATE log_seen SET log_id = :log_id, key_id = NULL WHERE log_id IS DISTINCT FROM :log_id
+""")
+
+
+async def _check(keyring: Database, log: Database, trusted: UUID | None) -> None:
+    async with keyring.transaction(ALL_STORES) as transaction:
+        [seen] = await _SEEN.rows(transaction)
+    async with log.transaction(ALL_STORES) as transaction:
+        log_id = await destructions.identity(transaction)
+        written = {seen.key_id} - {None}
+        is_whole = await destructions.destroyed_among(transaction, list(written)) == written
+    if log_id != trusted and (seen.log_id not in {None, log_id} or not is_whole):
+        raise WrongLog(
+            f"The destruction log {log_id} {'is older than' if seen.log_id == log_id else 'is not that of'} this "
+            "keyring, which opens nothing, or destroyed keys would open again. Bring the log back (make restore "
+            f"ONLY=destructions), or, if it is lost for good, start once with KEYRING_TRUSTED_LOG={log_id}."
+        )
+    async with keyring.transaction(ALL_STORES) as transaction:
+        await _NOTE_LOG.rows(transaction, log_id=log_id)
+        if not is_whole:
+            await _FORGET_WITNESS.rows(transaction)
+
+
+_FORGET_WITNESS = Query("UPDATE log_seen SET key_id = NULL")

@@ -1,10 +1,19 @@
 """Looking at what is left."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from libs.common.db import Query, Transaction
 from libs.common.personal.vocabulary import Purpose, Retention
-from services.privacy.keyring.schemas import LiveKey, LiveObjection, SubjectAsked, SubjectStatus
+from services.privacy.keyring.schemas import (
+    Fate,
+    LiveKey,
+    LiveObjection,
+    Place,
+    Restoration,
+    SubjectAsked,
+    SubjectStatus,
+)
 
 _STATUS = Query("""
     SELECT asked.position, person.generation AS present, person.erased_at IS NOT NULL AS erased,
@@ -58,3 +67,38 @@ async def status(transaction: Transaction, *, subjects: Sequence[SubjectAsked]) 
         objection = LiveObjection(generation=row.generation, purpose=Purpose(row.purpose))
         answers[row.position - 1].objections.append(objection)
     return answers
+
+
+# --- What a restored database lacks ----------------------------------------------------------------------
+
+_RESTORATIONS = Query("SELECT id, taken_at FROM restoration ORDER BY restored_at")
+
+
+async def restorations(transaction: Transaction) -> list[Restoration]:
+    """From which backups this keyring was restored."""
+    rows = await _RESTORATIONS.rows(transaction)
+    return [Restoration(restoration_id=row.id, taken_at=row.taken_at) for row in rows]
+
+
+_FATES = Query("""
+    SELECT store_id, subject_id, generation, bool_or(erased) AS erased, bool_or(restricted) AS restricted
+    FROM (
+        SELECT store_id, subject_id, generation - CASE WHEN erased_at IS NULL THEN 1 ELSE 0 END AS generation,
+            true AS erased, false AS restricted
+        FROM subject WHERE erased_at IS NOT NULL OR generation > 1
+        UNION ALL
+        SELECT DISTINCT store_id, subject_id, generation, false, true FROM data_key WHERE state = 'restricted'
+    ) AS known
+    WHERE (store_id, subject_id, generation)
+        > (CAST(:store_id AS uuid), CAST(:subject_id AS uuid), CAST(:generation AS bigint))
+    GROUP BY store_id, subject_id, generation ORDER BY store_id, subject_id, generation LIMIT :limit
+""")
+_AT_ONCE = 1000
+_NOBODY = UUID(int=0)
+
+
+async def fates(transaction: Transaction, *, after: Place | None) -> list[Fate]:
+    """Whose data is erased, up to which generation, and whose is on hold: a batch of them."""
+    after = after or Place(store_id=_NOBODY, subject_id=_NOBODY, generation=0)
+    rows = await _FATES.rows(transaction, **after.model_dump(), limit=_AT_ONCE)
+    return [Fate.model_validate(dict(row)) for row in rows]

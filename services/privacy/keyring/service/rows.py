@@ -15,7 +15,13 @@ LOCK = Query("""
         USING (store_id, subject_id)
     ORDER BY store_id, subject_id FOR UPDATE OF subject
 """)
-DELETE = Query("DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[])) RETURNING key_id")
+# Whatever is deleted was written to the log before: one of its ids stays here, to know the log by.
+DELETE = Query("""
+    WITH seen AS (
+        UPDATE log_seen SET key_id = (CAST(:key_ids AS uuid[]))[1] WHERE cardinality(CAST(:key_ids AS uuid[])) > 0
+    )
+    DELETE FROM data_key WHERE key_id = ANY(CAST(:key_ids AS uuid[])) RETURNING key_id
+""")
 
 
 def generation_columns(lives: Sequence[ErasureAsked] | Sequence[LifeAsked]) -> dict[str, list[Any]]:

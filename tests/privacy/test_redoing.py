@@ -1,0 +1,172 @@
+"""A participant whose database was restored is asked again for all it has forgotten, in order, until it has done it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from libs.common.events.privacy import DatabaseRestored, Outcome, TaskIssued, Verb
+from libs.common.personal.answers import sign
+from libs.common.personal.keys import Erasure
+from services.privacy import redoing
+from services.privacy.domain.states import KEYRING
+from tests.common.personal.shop import SHOP
+from tests.privacy.conftest import Person, Platform
+from tests.privacy.keyring.conftest import RunningKeyring
+
+
+async def complete(platform: Platform, person: Person, right: str, verb: Verb) -> UUID:
+    request_id = await platform.opened(person, right)
+    await platform.ask_keyring()
+    await platform.answer_all(request_id, verb)
+    assert await platform.state(person, request_id) == "completed"
+    return request_id
+
+
+async def restore(platform: Platform, taken_at: datetime, participant: str = SHOP) -> UUID:
+    """The news of it, and what is found out at once."""
+    told = DatabaseRestored(restoration_id=uuid4(), participant=participant, taken_at=taken_at)
+    await platform.deliver(told, told)
+    await redoing.compare(platform.work)
+    return told.restoration_id
+
+
+async def asked_again(platform: Platform, before: int) -> Sequence[tuple[UUID, Verb, int]]:
+    await redoing.redo(platform.work)
+    tasks = (await platform.published(TaskIssued))[before:]
+    assert all(one.participants == [SHOP] for one in tasks)
+    return [(one.request_id, one.verb, one.round) for one in tasks]
+
+
+async def answer(
+    platform: Platform, request_id: UUID, verb: Verb, number: int, outcome: Outcome = Outcome.DONE
+) -> None:
+    answered = platform.answer(request_id, verb, outcome, round=number)
+    await platform.deliver(sign(answered, store_id=platform.store_id, key=platform.shop_key))
+
+
+async def undone(platform: Platform) -> int:
+    async with platform.database.session(platform.store_id) as session:
+        return int(await session.scalar(text("SELECT count(*) FROM redo WHERE done_at IS NULL")) or 0)
+
+
+async def make_due(platform: Platform) -> None:
+    async with platform.database.session(platform.store_id) as session:
+        await session.execute(text("UPDATE redo SET next_issue_at = now()"))
+
+
+async def test_what_was_done_since_the_backup_is_asked_for_again_in_order(platform: Platform) -> None:
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    await platform.decides(
+        passing={"erasure": "at-once", "restriction-lifting": "at-once"}, lifting_notice_days=0
+    )
+    lifted = await complete(platform, person, "restriction-lifting", Verb.LIFT_RESTRICTION)
+    issued = len(await platform.published(TaskIssued))
+    await restore(platform, before_all)
+    # One at a time, or held and released could change places.
+    assert await asked_again(platform, issued) == [(held, Verb.RESTRICT, 2)]
+    await make_due(platform)
+    assert await asked_again(platform, issued + 1) == [(held, Verb.RESTRICT, 2)]
+    # An answer to the first round is an old one.
+    await answer(platform, held, Verb.RESTRICT, 1)
+    assert await undone(platform) == 2
+    await answer(platform, held, Verb.RESTRICT, 2)
+    assert await asked_again(platform, issued + 2) == [(lifted, Verb.LIFT_RESTRICTION, 2)]
+    await answer(platform, lifted, Verb.LIFT_RESTRICTION, 2)
+    assert await undone(platform) == 0
+    assert await platform.state(person, held) == "completed"
+
+
+async def test_what_was_done_before_the_backup_is_in_it(platform: Platform) -> None:
+    person = await platform.person()
+    await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    await restore(platform, datetime.now(UTC) + redoing.MARGIN + timedelta(seconds=1))
+    assert await asked_again(platform, issued) == []
+
+
+async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(platform: Platform) -> None:
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    await platform.decides(
+        passing={"erasure": "at-once", "restriction-lifting": "at-once"}, lifting_notice_days=0
+    )
+    lifted = await complete(platform, person, "restriction-lifting", Verb.LIFT_RESTRICTION)
+    issued = len(await platform.published(TaskIssued))
+    await restore(platform, before_all)
+    await asked_again(platform, issued)
+    await answer(platform, held, Verb.RESTRICT, 2, Outcome.FAILED)
+    await make_due(platform)
+    again = await asked_again(platform, issued + 1)
+    assert set(again) == {(held, Verb.RESTRICT, 2), (lifted, Verb.LIFT_RESTRICTION, 2)}
+
+
+async def test_an_erasure_that_is_being_checked_is_checked_after_the_restore(platform: Platform) -> None:
+    """The check that said all is gone was of a database that is no more."""
+    person = await platform.person()
+    request_id = await platform.opened(person, "erasure")
+    before_all = datetime.now(UTC)
+    await platform.ask_keyring()
+    await platform.answer_all(request_id, Verb.ERASE)
+    await platform.deliver(platform.answer(request_id, Verb.VERIFY_ERASED, Outcome.DONE))
+    await restore(platform, before_all)
+    await platform.answer_itself(request_id, Verb.VERIFY_ERASED)
+    await platform.ask_keyring()
+    assert await platform.state(person, request_id) == "checking"
+    await platform.deliver(platform.answer(request_id, Verb.VERIFY_ERASED, Outcome.DONE))
+    assert await platform.state(person, request_id) == "completed"
+
+
+async def test_a_restored_keyring_gets_its_part_done_again(
+    platform: Platform, keyring: RunningKeyring
+) -> None:
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    await complete(platform, person, "restriction", Verb.RESTRICT)
+    life = (person.store_id, person.subject_id)
+    # As a backup has it: neither on hold nor known to be.
+    async with keyring.database.platform_session() as session:
+        values = {"subject": person.subject_id}
+        await session.execute(
+            text("UPDATE data_key SET state = 'active' WHERE subject_id = :subject"), values
+        )
+        key = """
+            INSERT INTO data_key (key_id, store_id, subject_id, generation, retention, bucket, wrapped, master_key_id,
+                epoch)
+            SELECT gen_random_uuid(), store_id, subject_id, 1, 'order', '', wrapped, master_key_id, 7
+            FROM data_key WHERE subject_id = :subject LIMIT 1
+        """
+        await session.execute(text(key), values)
+    await restore(platform, before_all, KEYRING)
+    await redoing.redo(platform.work)
+    [keys] = await keyring.client("privacy").status([life])
+    assert [one.restricted for one in keys if one.retention == "order"] == [True]
+    assert await undone(platform) == 0
+
+
+async def test_a_restored_privacy_service_erases_again_whom_the_keyring_knows_to_be_erased(
+    platform: Platform, keyring: RunningKeyring
+) -> None:
+    person = await platform.person()
+    await keyring.client("privacy").destroy([Erasure(person.store_id, person.subject_id, 3, uuid4())])
+    await restore(platform, datetime.now(UTC), "privacy")
+    async with platform.database.session(platform.store_id) as session:
+        [request] = (
+            await session.execute(
+                text("SELECT id, generation, way, state FROM request WHERE subject_id = :subject"),
+                {"subject": person.subject_id},
+            )
+        ).all()
+    assert (request.generation, request.way, request.state) == (3, "restore", "running")
+    await platform.ask_keyring()
+    [task] = await platform.tasks(request.id, Verb.ERASE)
+    assert (task.subject_id, task.generation) == (person.subject_id, 3)
+    # Once is enough.
+    await restore(platform, datetime.now(UTC), "privacy")
+    async with platform.database.session(platform.store_id) as session:
+        count = text("SELECT count(*) FROM request WHERE subject_id = :subject")
+        assert await session.scalar(count, {"subject": person.subject_id}) == 1
