@@ -24,7 +24,7 @@ class Answer(BaseModel, Generic[T]):
 
 
 class StoresAsked(_Asked):
-    """Whose secrets are wanted."""
+    """Stores whose secrets are wanted, or whose end has come."""
 
     stores: Batch[UUID]
 
@@ -64,7 +64,7 @@ class MintedKey(BaseModel):
     key: str | None = None
     generation: int | None = None
     expires_on: date | None = None
-    error: Literal["subject-erased"] | None = None
+    error: Literal["subject-erased", "destroyed"] | None = None
 
 
 class OpeningAsked(_Asked):
@@ -225,6 +225,14 @@ class Changed(BaseModel):
     subject_id: UUID
     generation: int
     keys: int
+
+
+class DestroyedTenant(BaseModel):
+    """The id of the store's ordinary key, which is destroyed, and how much that lay under it is still to be forgotten."""
+
+    store_id: UUID
+    key_id: UUID
+    left: int
 
 
 class SubjectAsked(_Asked):

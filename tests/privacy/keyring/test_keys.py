@@ -354,7 +354,10 @@ async def test_an_older_master_key_still_unwraps(
     await own_keyring.start()
     assert await open_one(own_keyring, "orders", before.key_id, Purpose.FULFIL_ORDER) == before
     after = made(await mint(own_keyring, "orders", uuid4(), uuid4(), ORDER))
-    masters = "SELECT count(DISTINCT master_key_id) FROM data_key WHERE key_id = ANY(:keys)"
+    masters = """
+        SELECT count(DISTINCT tenant.master_key_id) FROM data_key AS key
+        JOIN tenant_key AS tenant ON tenant.key_id = tenant_key_id WHERE key.key_id = ANY(:keys)
+    """
     assert await scalar(own_keyring.database, masters, keys=[before.key_id, after.key_id]) == 2
 
     await own_keyring.stop()
