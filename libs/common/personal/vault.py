@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import fetch
 from libs.common.errors import Problem
 from libs.common.listen import Listener
 from libs.common.personal.data import DataKey, PersonalData, Sealed, decrypt, encrypt
@@ -55,7 +56,7 @@ logger = logging.getLogger(__name__)
 KEY_SECONDS = 120
 """The longest an opened key stays in memory: an erasure is complete everywhere after it."""
 CHANNEL = "keys_destroyed"
-"""NOTIFY channel in a service's own database; the payload is `store:subject`."""
+"""NOTIFY channel in a service's own database; the payload is `store:subject`, or `store:` for everybody there."""
 _KEYS = 10_000
 _STORES = 10_000
 _SECRET_SECONDS = 3600
@@ -368,10 +369,15 @@ class Vault:
     def _heed(self, payload: str) -> None:
         store, _, subject = payload.partition(":")
         try:
-            self.drop(UUID(store), [UUID(subject)])
+            self.drop(UUID(store), [UUID(subject)] if subject else None)
         except ValueError:
             # Whoever rang with something else must not end the listening, nor cost others their news.
             logger.warning("news of destroyed keys was not understood")
+
+
+async def announce_store(session: AsyncSession, store_id: UUID) -> None:
+    """Tell every process that follows this database, on commit, to forget all keys of a store."""
+    await fetch(session, "SELECT pg_notify($1, $2)", CHANNEL, f"{store_id}:")
 
 
 async def announce(session: AsyncSession, subjects: Iterable[tuple[UUID, UUID]]) -> None:

@@ -11,6 +11,7 @@ from services.privacy.api import (
     request_pages,
     requests,
     settings,
+    store_endings,
 )
 
 ROUTERS = (
@@ -22,5 +23,6 @@ ROUTERS = (
     following.router,
     replies.router,
     downloads.router,
+    store_endings.router,
 )
 PAGES = (download_page.router, request_pages.router)

@@ -19,6 +19,12 @@ class Way(StrEnum):
     FORM = "form"
     STAFF = "staff"
     AGENT = "agent"
+    CLOSING = "closing"
+    """Nobody asked: somebody closed their account, and did not come back."""
+
+
+UNASKED = frozenset({Way.CLOSING})
+"""What follows from what a person did while they were signed in needs no proof of who they are, and no decision."""
 
 
 class Proof(StrEnum):

@@ -144,7 +144,4 @@ class Kind(StrEnum):
 
 def kind_of(retention: Retention) -> Kind:
     """The key of the store that wraps keys of this retention."""
-    return Kind.KEPT if retention.period.kept_by_law or retention in NEVER_RESTRICTED else Kind.ORDINARY
-
-
-OUTLIVES_THE_STORE = tuple(sorted(one for one in Retention if kind_of(one) is Kind.KEPT))
+    return Kind.KEPT if retention.outlives_store else Kind.ORDINARY

@@ -228,7 +228,7 @@ class Changed(BaseModel):
 
 
 class DestroyedTenant(BaseModel):
-    """The id of the store's ordinary key, which is destroyed, and how much that lay under it is still to be forgotten."""
+    """The id of the store's ordinary key, which is destroyed, and how much under it is left to be forgotten."""
 
     store_id: UUID
     key_id: UUID

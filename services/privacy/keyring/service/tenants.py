@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID, uuid4
 
 from libs.common.db import ALL_STORES, Database, Query, Row, Transaction
+from libs.common.personal.vocabulary import Retention
 from services.privacy.destructions import service as destructions
-from services.privacy.keyring.domain import OUTLIVES_THE_STORE, Kind
+from services.privacy.keyring.domain import Kind
 from services.privacy.keyring.master_keys import (
-    MasterKeys,
     MasterKeyMissing,
+    MasterKeys,
     TenantKey,
     data_key_binding,
     store_secret_binding,
@@ -157,7 +158,7 @@ async def destroy(keyring: Database, log: Database, *, stores: Sequence[UUID]) -
     ]
 
 
-_KEPT: dict[str, object] = {"kept": list(OUTLIVES_THE_STORE)}
+_KEPT = {"kept": [one for one in Retention if one.outlives_store]}
 _SOME = Query("""
     SELECT key_id FROM data_key
     WHERE store_id = ANY(CAST(:stores AS uuid[])) AND NOT retention = ANY(CAST(:kept AS text[])) LIMIT :limit
