@@ -100,7 +100,7 @@ class SettingsChange(_Input):
     """All that a store decides about its customers' accounts."""
 
     grace_days: Annotated[
-        int, Field(ge=0, le=365, description="How long a closed account can be brought back.")
+        int, Field(strict=True, ge=0, le=365, description="How long a closed account can be brought back.")
     ]
 
 

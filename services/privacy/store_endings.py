@@ -46,11 +46,13 @@ async def on_store_ended(session: AsyncSession, event: Received[StoreEnded]) -> 
 
 
 _CLEANED = text("""
-    UPDATE store_ending_part SET kept = CAST(:kept AS jsonb), cleaned_at = coalesce(cleaned_at, :at)
-    WHERE store_id = :store_id AND participant = :participant
+    INSERT INTO store_ending_part AS part (store_id, participant, kept, cleaned_at)
+    VALUES (:store_id, :participant, CAST(:kept AS jsonb), :at)
+    ON CONFLICT (store_id, participant) DO UPDATE SET
+        kept = excluded.kept, cleaned_at = coalesce(part.cleaned_at, excluded.cleaned_at)
 """)
 _SOON = text("""
-    UPDATE store_ending SET next_step_at = :at WHERE store_id = :store_id AND erased_at IS NULL
+    UPDATE store_ending SET next_step_at = least(next_step_at, :at) WHERE store_id = :store_id AND erased_at IS NULL
 """)
 
 

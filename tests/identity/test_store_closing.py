@@ -101,7 +101,7 @@ async def test_the_owner_closes_a_store_by_typing_its_name(
     ends_at = datetime.fromisoformat(answer.json()["ends_at"])
     assert timedelta(days=30) <= ends_at - datetime.now(UTC) + timedelta(minutes=1) < timedelta(days=31)
     [event] = await published(world, owner.store_id, StoreClosed)
-    assert (event.store_id, event.ends_at, event.version) == (owner.store_id, ends_at, 2)
+    assert (event.store_id, event.version) == (owner.store_id, 2)
     letter = (await world.letters(PLATFORM_STORE, merchant.email))[-1]
     assert letter.template == "store-closed"
     _, body = render("identity", letter.template, letter.language, letter.values)

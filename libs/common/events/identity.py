@@ -1,6 +1,5 @@
 """What identity publishes: stores and accounts, from their opening to their end."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -25,10 +24,9 @@ class StoreOpened(Event, type="vitrine.identity.store-opened.v1", topic="identit
 
 
 class StoreClosed(Event, type="vitrine.identity.store-closed.v1", topic="identity.stores", key="store_id"):
-    """Its owner closed a store: it sells nothing, and until `ends_at` it can be opened again."""
+    """Its owner closed a store: it sells nothing, and can be opened again for a while."""
 
     store_id: UUID
-    ends_at: datetime
 
 
 class StoreReopened(

@@ -61,9 +61,7 @@ async def close_store(parts: Parts, *, caller: Caller, name: str) -> Store:
         current.state, current.closed_by = StoreState.CLOSED, owner.id
         current.closed_at, current.ends_at, current.remind_at = now, ends_at, reminder(now, ends_at)
         current.version += 1
-        await _publish(
-            session, StoreClosed(store_id=store.store_id, ends_at=ends_at, version=current.version)
-        )
+        await _publish(session, StoreClosed(store_id=store.store_id, version=current.version))
         await tell(session, owner, letter)
     return current
 
@@ -73,9 +71,11 @@ async def reopen_store(parts: Parts, *, caller: Caller) -> Store:
 
     Raises NotClosed, AccountIsClosed for an owner who closed their own account, Unauthenticated.
     """
-    owner = await _account(parts, caller)
     async with parts.database.session(caller.store_id) as session:
         store = await store_of(session, store_id=caller.store_id)
+    if store.state != StoreState.CLOSED:
+        raise NotClosed
+    owner = await _account(parts, caller)
     letter = await letter_to(parts.vault, owner, "store-reopened", store=store.name)
     async with parts.database.session(PLATFORM_STORE) as session:
         await _is_open(session, owner)
