@@ -66,10 +66,14 @@ class Endings:
     ) -> None:
         self._service = service
         self._by_law = [one for one in holdings if one.kept_by_law]
-        self._kept = {**MACHINERY, **(kept or {}), **{one.name: _law(one) for one in self._by_law}}
+        self.kept: Mapping[str, str] = {
+            **MACHINERY,
+            **(kept or {}),
+            **{one.name: _law(one) for one in self._by_law},
+        }
         self._statements = [
-            *_removing(metadata, self._kept),
-            *_emptying([one for one in holdings if one.name in self._kept and not _outlives(one)]),
+            *_removing(metadata, self.kept),
+            *_emptying([one for one in holdings if one.name in self.kept and not _outlives(one)]),
         ]
 
     @property
@@ -123,7 +127,7 @@ class Endings:
 
     async def _left(self, session: AsyncSession, store_id: UUID) -> dict[str, int]:
         """Rows of the store, by table, in any table of the catalogue that is not to be kept."""
-        tables = [row.name for row in await fetch(session, _CATALOGUE) if row.name not in self._kept]
+        tables = [row.name for row in await fetch(session, _CATALOGUE) if row.name not in self.kept]
         counts = {name: await _count(session, name, store_id) for name in tables}
         return {name: count for name, count in counts.items() if count}
 
@@ -135,7 +139,7 @@ class Endings:
             participant=self._service,
             kept=[
                 kept
-                for name, ground in self._kept.items()
+                for name, ground in self.kept.items()
                 if name not in MACHINERY and (kept := await self._of(session, store_id, name, ground)).count
             ],
         )

@@ -47,7 +47,7 @@ def create_app(settings: Settings, *, clock: Clock = now) -> FastAPI:
         lifespan=lifespan,
         # People go on signing in, managing what is theirs, and closing their accounts; the owner can open it again.
         while_closed=[
-            *("read_store", "read_store_by_slug", "close_store", "read_closing", "reopen_store"),
+            *("read_store", "read_store_by_slug", "close_store", "reopen_store"),
             *(
                 "create_tokens",
                 "list_sessions",
