@@ -36,6 +36,7 @@ from libs.common.worker import Work
 from services.billing.kinds import InvoiceContact
 from services.identity import endings
 from services.privacy import closings, key_tasks, store_endings
+from services.privacy.endings import keyring_of
 from tests.contract.house import PASSWORD, Furnished, House, Person, buy, furnish, merchant_of
 from tests.contract.routes import PUBLIC, ROLES, Route, as_role, call, is_problem, routes
 from tests.deliveries import HandedOver, deliver
@@ -535,6 +536,52 @@ async def test_a_participant_that_does_not_answer_is_asked_again_and_waited_for(
     assert (await progress(house, one.store.id))["erased_at"] is not None
 
 
+async def test_a_crash_after_any_commit_only_delays_the_end(house: House, announced: None) -> None:
+    """The keyring has destroyed, and nobody has written that down; somebody has said so, and it was not heard."""
+    one = await owned(house)
+    await ended(house, one)
+    await settled(house, one.store.id)
+    keyring = keyring_of(house.apps["privacy"].state.settings, house.apps["privacy"].state.http)
+    await keyring.destroy_tenants([one.store.id])
+    await store_endings.step(work(house, "privacy", timedelta(minutes=2)))
+    seen = await progress(house, one.store.id)
+    assert seen["keys_destroyed_at"] is not None
+    async with house.database("privacy").session(one.store.id) as session:
+        # The event is lost with the broker; it is said again.
+        await session.execute(
+            text("DELETE FROM outbox WHERE headers ->> 'ce_type' LIKE '%store-keys-destroyed%'")
+        )
+    await store_endings.step(work(house, "privacy", timedelta(minutes=5)))
+    await house.carry(one.store.id)
+    for service in SERVICES:
+        for later in (timedelta(minutes=10), timedelta(minutes=10) + UNDER_WAY):
+            await clean(house, service, later)
+    await house.carry(one.store.id)
+    await store_endings.step(work(house, "privacy", timedelta(minutes=30)))
+    assert (await progress(house, one.store.id))["erased_at"] is not None
+
+
+async def test_a_worker_that_dies_over_a_closed_account_is_followed_by_another(
+    house: House, announced: None
+) -> None:
+    one = await owned(house)
+    me = f"/identity/v1/stores/{one.store.id}/me/closing"
+    await house.call("POST", me, json={"password": PASSWORD}, headers=one.store.customer.headers)
+    await endings.end_accounts(work(house, "identity", timedelta(days=92)))
+    await house.carry(one.store.id)
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def dies(*_: object, **__: object) -> None:
+            raise RuntimeError("killed")
+
+        patch.setattr(closings.opening, "open_request", dies)
+        with pytest.raises(RuntimeError):
+            await closings.open_erasures(work(house, "privacy", timedelta(days=92)))
+    assert await request_of(house, one.store.id, one.store.customer.email) is None
+    await closings.open_erasures(work(house, "privacy", timedelta(days=92, minutes=1)))
+    assert await request_of(house, one.store.id, one.store.customer.email) is not None
+
+
 async def test_late_events_bring_nothing_back(house: House, announced: None) -> None:
     one = await owned(house)
     variant = OfferedVariant(
@@ -551,8 +598,8 @@ async def test_late_events_bring_nothing_back(house: House, announced: None) -> 
     consumer = Consumer(
         service="orders",
         database=house.database("orders"),
-        broker=None,
-        handlers=handlers,  # type: ignore[arg-type]
+        broker=None,  # type: ignore[arg-type]
+        handlers=handlers,
     )
     batch = HandedOver([record])
     await consumer._take([batch])  # pyright: ignore[reportPrivateUsage]

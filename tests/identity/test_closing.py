@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -380,6 +381,57 @@ async def test_closing_an_account_races_opening_a_store(world: World) -> None:
             world.http.post("/identity/v1/stores", json=facts, headers=merchant.headers),
         )
         assert (answer.status_code, opened.status_code) in {(200, 403), (409, 201)}
+
+
+# --- Histories -------------------------------------------------------------------------------------------
+
+
+class Remembered:
+    """What a person may expect of their account, and nothing else: a plain model."""
+
+    def __init__(self) -> None:
+        self.closed: datetime | None = None
+        self.ended = False
+
+    def signs_in(self, now: datetime, right: bool) -> int:
+        if not right or self.ended:
+            return 401
+        if self.closed is not None:
+            if now >= end_of_grace(self.closed, 90):
+                return 401
+            self.closed = None
+        return 200
+
+    def looked_at(self, now: datetime) -> None:
+        if self.closed is not None and now >= end_of_grace(self.closed, 90):
+            self.ended = True
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_history_of_an_account_is_as_a_person_remembers_it(
+    world: World, store_id: UUID, seed: int
+) -> None:
+    chance, person, remembered = Random(seed), await world.person(store_id), Remembered()
+    days = 0
+    for _ in range(10):
+        what = chance.choice(["close", "sign in", "sign in wrongly", "days pass", "look", "look"])
+        # Tokens are signed by a key of today: whoever closes signs in today.
+        if what == "close" and remembered.closed is None and not remembered.ended and days == 0:
+            tokens = (await world.sign_in(store_id, person.email)).json()
+            signed_in = Person(store_id, person.email, tokens["access_token"], tokens["refresh_token"])
+            assert (await close(world, signed_in)).status_code == 200
+            remembered.closed = world.clock()
+        elif what == "days pass":
+            days = min(days + chance.randrange(60), 200)
+            world.clock.ahead = timedelta(days=days)
+        elif what.startswith("sign in"):
+            right = what == "sign in"
+            answer = await world.sign_in(store_id, person.email, PASSWORD if right else "another password")
+            assert answer.status_code == remembered.signs_in(world.clock(), right), (seed, what, days)
+        elif what == "look":
+            await run(world)
+            remembered.looked_at(world.clock())
+        assert len(await ends_of(world, person)) == int(remembered.ended), (seed, what, days)
 
 
 # --- Rules -----------------------------------------------------------------------------------------------
