@@ -4,7 +4,7 @@ import base64
 import binascii
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Generic, TypeVar
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common import telemetry
 from libs.common.auth import StoreId, TokenVerifier
+from libs.common.closed import StoreStates, refuse_closed
 from libs.common.db import Database, is_outage
 from libs.common.errors import (
     BadRequest,
@@ -153,11 +154,14 @@ def build_app(
     routers: Sequence[APIRouter],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
     body_limits: Mapping[str, int] | None = None,
+    while_closed: Collection[str] = (),
+    outlives_stores: bool = False,
 ) -> FastAPI:
     """A service's application: state, handlers, bounds, health and documents, under `/{service}`.
 
-    `app.state` holds `settings`, `database`, `vault`, `tokens` and `http` while the application runs.
-    `body_limits` gives the bytes that routes ending so may take (`{"/imports": 10_000_000}`).
+    `app.state` holds `settings`, `database`, `vault`, `tokens`, `stores` and `http` while the application runs.
+    `body_limits` gives the bytes that routes ending so may take (`{"/imports": 10_000_000}`). `while_closed` names the
+    routes that go on at a closed store: see `closed.py`. A service that outlives stores asks for nothing of the kind.
     """
 
     @asynccontextmanager
@@ -170,8 +174,12 @@ def build_app(
                 issuer=settings.issuer, jwks_url=settings.keys_of_identity, http=http
             )
             app.state.vault = Vault.connect(service=service, settings=settings, http=http)
+            app.state.stores = StoreStates()
             try:
-                async with app.state.vault.following(app.state.database.url):
+                async with (
+                    app.state.vault.following(app.state.database.url),
+                    app.state.stores.following(app.state.database),
+                ):
                     if lifespan is None:
                         yield
                     else:
@@ -188,6 +196,7 @@ def build_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=f"/{service}/openapi.json",
+        dependencies=[] if outlives_stores else [Depends(refuse_closed)],
         responses={
             400: {"model": ProblemDocument, "content": {PROBLEM: {}}, "description": "Not understood"},
             422: {"model": ProblemDocument, "content": {PROBLEM: {}}, "description": "Not valid"},
@@ -195,6 +204,7 @@ def build_app(
         },
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.while_closed = frozenset(while_closed)
     teach_manners(app, body_limits=body_limits or {})
     for router in routers:
         app.include_router(router, prefix=f"/{service}/v1")

@@ -363,10 +363,15 @@ def _runs(events: Sequence[Received[Event]], handlers: Handlers) -> list[list[Re
 
 _TO_REDRIVE = "SELECT DISTINCT key FROM dead_event WHERE $1 OR next_try_at <= now() LIMIT 1000"
 _BLOCKED = "SELECT DISTINCT key FROM dead_event WHERE blocking AND key = ANY($1::text[])"
+# A store that has ended has no more history, but for what is said about stores and people's requests themselves.
 _CLAIM = """
-    INSERT INTO inbox (event_id, store_id) SELECT * FROM unnest($1::uuid[], $2::uuid[])
+    INSERT INTO inbox (event_id, store_id)
+    SELECT event_id, store_id FROM unnest($1::uuid[], $2::uuid[], $3::boolean[]) AS event (event_id, store_id, lasting)
+    WHERE lasting OR NOT EXISTS (
+        SELECT FROM known_store WHERE known_store.store_id = event.store_id AND state = 'ended')
     ON CONFLICT DO NOTHING RETURNING event_id
 """
+_LASTING = ("identity.stores", "privacy.")
 
 
 async def _blocked_keys(session: AsyncSession, keys: Iterable[str]) -> set[str]:
@@ -374,13 +379,14 @@ async def _blocked_keys(session: AsyncSession, keys: Iterable[str]) -> set[str]:
 
 
 async def _claim(session: AsyncSession, events: Sequence[Received[Event]]) -> list[Received[Event]]:
-    """The events that were not handled before, each once, in order."""
+    """The events that were not handled before and are not of a store that has ended, each once, in order."""
     if not events:
         return []
     # Claims are made in one order everywhere, so that two members never wait for each other.
     by_id = {event.envelope.id: event for event in sorted(events, key=lambda event: event.envelope.id)}
     stores = [event.envelope.store_id for event in by_id.values()]
-    new = {row["event_id"] for row in await fetch(session, _CLAIM, list(by_id), stores)}
+    lasting = [event.data.topic.startswith(_LASTING) for event in by_id.values()]
+    new = {row["event_id"] for row in await fetch(session, _CLAIM, list(by_id), stores, lasting)}
     return [event for event in _once_each(events) if event.envelope.id in new]
 
 

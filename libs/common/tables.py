@@ -199,3 +199,22 @@ _RESTORATIONS = """
 def create_restorations() -> None:
     """From which backups this database was restored, and when."""
     execute(_RESTORATIONS)
+
+
+_STORE_STATES = (
+    """
+    ALTER TABLE known_store
+        ADD COLUMN state varchar NOT NULL DEFAULT 'open'
+            CONSTRAINT ck_known_store_state CHECK (state IN ('open', 'closed', 'ended')),
+        ADD COLUMN clean_at timestamptz,
+        ADD COLUMN cleaned_at timestamptz
+    """,
+    "CREATE INDEX ix_known_store_not_open ON known_store (store_id) WHERE state <> 'open'",
+    "CREATE INDEX ix_known_store_clean_at ON known_store (clean_at) WHERE clean_at IS NOT NULL",
+)
+
+
+def create_store_states() -> None:
+    """Whether a store is open, closed or has ended, and what is left to remove of it."""
+    for statement in _STORE_STATES:
+        execute(statement)

@@ -15,4 +15,6 @@ def create_app(settings: Settings) -> FastAPI:
         title="Vitrine billing",
         description="What is owed and paid, the invoices, and a double-entry ledger of every amount.",
         routers=[api.router],
+        # What was owed before is paid.
+        while_closed=["record_payment", "list_invoices", "get_invoice"],
     )

@@ -6,19 +6,21 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.identity import StoreOpened
 from libs.common.events.orders import OrderCancelled, OrderConfirmed, OrderPlaced, OrderRefused
 from libs.common.inbox import Handlers, batched
 from libs.common.personal.participant import Participant
-from libs.common.stores import on_store_opened
+from libs.common.stores import STORES
 from libs.common.worker import Duty, Work
 from services.billing import service
 from services.billing.domain import State
-from services.billing.personal import HOLDINGS
+from services.billing.models import Base
+from services.billing.personal import HOLDINGS, KEPT
 from services.billing.settings import Settings
 
 PARTICIPANT = Participant(service="billing", holdings=HOLDINGS, settings=Settings)
+ENDINGS = Endings(service="billing", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 
 @batched
@@ -52,16 +54,18 @@ async def _forget_early_orders(work: Work) -> int:
 
 
 HANDLERS: Handlers = {
-    StoreOpened: on_store_opened,
+    **STORES,
     OrderPlaced: on_order_placed,
     OrderConfirmed: on_order_confirmed,
     OrderRefused: on_order_over,
     OrderCancelled: on_order_over,
     **PARTICIPANT.handlers,
+    **ENDINGS.handlers,
 }
 
 DUTIES = [
     Duty("early orders", _forget_early_orders, timedelta(hours=1)),
     Duty("invoices on hold", service.complete_invoices, timedelta(minutes=1), channel=service.CHANNEL),
     *PARTICIPANT.duties,
+    *ENDINGS.duties,
 ]

@@ -1,6 +1,6 @@
 """What billing keeps about people: a contact until the order is invoiced, the invoice for as long as the law asks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from libs.common.events.orders import OrderContact
 from libs.common.personal.holdings import Beside, Holding, OnErase, OnRectify
@@ -70,3 +70,9 @@ HOLDINGS: Sequence[Holding] = (
         on_rectify=OnRectify.KEEP,
     ),
 )  # fmt: skip
+
+_BOOKS = "Code de commerce, art. L123-22: the books, which name nobody"
+KEPT: Mapping[str, str] = dict.fromkeys(
+    ("receivable", "payment", "number_series", "journal_entry", "posting"), _BOOKS
+)
+"""What stays of a store that has ended, beside its invoices."""

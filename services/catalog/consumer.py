@@ -5,18 +5,20 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.identity import StoreOpened
 from libs.common.events.orders import OrderCancelled, OrderFulfilled, OrderPlaced, OrderRefused
 from libs.common.inbox import Handlers, batched
 from libs.common.personal.participant import Participant
-from libs.common.stores import on_store_opened
+from libs.common.stores import STORES
 from services.catalog.domain.stock import Change
+from services.catalog.models import Base
 from services.catalog.personal import HOLDINGS
 from services.catalog.service import stock
 from services.catalog.settings import Settings
 
 PARTICIPANT = Participant(service="catalog", holdings=HOLDINGS, settings=Settings)
+ENDINGS = Endings(service="catalog", metadata=Base.metadata, holdings=HOLDINGS)
 
 
 @batched
@@ -53,12 +55,13 @@ async def _settle(session: AsyncSession, events: Sequence[Received[Any]], change
 
 
 HANDLERS: Handlers = {
-    StoreOpened: on_store_opened,
+    **STORES,
     OrderPlaced: on_order_placed,
     OrderCancelled: on_order_over,
     OrderRefused: on_order_over,
     OrderFulfilled: on_order_fulfilled,
     **PARTICIPANT.handlers,
+    **ENDINGS.handlers,
 }
 
-DUTIES = [*PARTICIPANT.duties]
+DUTIES = [*PARTICIPANT.duties, *ENDINGS.duties]

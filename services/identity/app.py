@@ -45,6 +45,19 @@ def create_app(settings: Settings, *, clock: Clock = now) -> FastAPI:
         ),
         routers=ROUTERS,
         lifespan=lifespan,
+        # People go on signing in, managing what is theirs, and closing their accounts; the owner can open it again.
+        while_closed=[
+            *("read_store", "read_store_by_slug", "close_store", "reopen_store"),
+            *(
+                "create_tokens",
+                "list_sessions",
+                "sign_out",
+                "end_session",
+                "read_me",
+                "change_me",
+                "close_account",
+            ),
+        ],
     )
     app.include_router(PAGES, prefix="/identity")
     return app

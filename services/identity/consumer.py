@@ -4,18 +4,23 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
+from libs.common.ending import Endings
+from libs.common.events.privacy import StoreErased
 from libs.common.inbox import Handlers
 from libs.common.mail import SENDING
 from libs.common.personal.participant import Participant
 from libs.common.personal.restrictions import is_restricted
 from libs.common.throttle import FORGET
 from libs.common.worker import Duty, Work
+from services.identity import endings
 from services.identity.keys import forget_retired
+from services.identity.models import Base
 from services.identity.parts import now
-from services.identity.personal import HERE, HOLDINGS
+from services.identity.personal import HERE, HOLDINGS, KEPT
 from services.identity.settings import Settings
 
 PARTICIPANT = Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
+ENDINGS = Endings(service="identity", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 _EXPIRED = (
     FORGET,
@@ -35,6 +40,20 @@ async def forget_expired(work: Work) -> int:
     return 0
 
 
-HANDLERS: Handlers = {**PARTICIPANT.handlers}
+HANDLERS: Handlers = {
+    StoreErased: endings.on_store_erased,
+    **PARTICIPANT.handlers,
+    **ENDINGS.handlers,
+}
 
-DUTIES = [SENDING, *PARTICIPANT.duties, Duty("forget what expired", forget_expired, timedelta(minutes=10))]
+DUTIES = [
+    SENDING,
+    *PARTICIPANT.duties,
+    *ENDINGS.duties,
+    Duty("remind of closed accounts", endings.remind_accounts, timedelta(minutes=10)),
+    Duty("end closed accounts", endings.end_accounts, timedelta(minutes=1)),
+    Duty("remind of closed stores", endings.remind_stores, timedelta(minutes=10)),
+    Duty("end closed stores", endings.end_stores, timedelta(minutes=1)),
+    Duty("tell former owners", endings.tell_former_owners, timedelta(minutes=1)),
+    Duty("forget what expired", forget_expired, timedelta(minutes=10)),
+]

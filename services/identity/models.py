@@ -1,9 +1,9 @@
 """Identity's tables. Whatever names or describes a person is in a box; e-mails are found by blind index only."""
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import ForeignKey, Index, MetaData, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,7 +28,12 @@ class Account(Base):
     __table_args__ = (
         UniqueConstraint("store_id", "email_index"),
         Index("ix_account_subject", "store_id", "subject_id"),
-    )
+        Index(
+            "ix_account_ends_at", "ends_at",
+            postgresql_where=text("closed_at IS NOT NULL AND ended_at IS NULL"),
+        ),
+        Index("ix_account_remind_at", "remind_at", postgresql_where=text("remind_at IS NOT NULL")),
+    )  # fmt: skip
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     store_id: Mapped[UUID]
@@ -39,6 +44,25 @@ class Account(Base):
     credentials: Mapped[Sealed[Credentials]] = mapped_column(SealedColumn(Credentials))
     version: Mapped[int] = mapped_column(default=1)
     confirmed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    closed_at: Mapped[datetime | None]
+    """Since when nobody signs in but to bring it back."""
+    ends_at: Mapped[datetime | None]
+    """From then on nobody does at all."""
+    remind_at: Mapped[datetime | None]
+    """When the mail that says so once more is due; None once it is written, or where there is not the time."""
+    ended_at: Mapped[datetime | None]
+    """When it was said that the person is to be erased."""
+
+
+class AccountSettings(Base):
+    """What a store has decided about the accounts of its customers; else as `domain` has it."""
+
+    __tablename__ = "account_settings"
+    __table_args__ = (CheckConstraint("grace_days BETWEEN 0 AND 365", name="grace_days"),)
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    grace_days: Mapped[int]
+    version: Mapped[int]
 
 
 class SignUp(Base):
@@ -95,7 +119,16 @@ class Store(Base):
     """A shop, or the platform itself. Nothing here is about a person: the name is a trading name."""
 
     __tablename__ = "store"
-    __table_args__ = (UniqueConstraint("slug"),)
+    __table_args__ = (
+        UniqueConstraint("slug"),
+        CheckConstraint("state IN ('open', 'closed', 'ended')", name="state"),
+        Index("ix_store_ends_at", "ends_at", postgresql_where=text("state = 'closed'")),
+        Index("ix_store_remind_at", "remind_at", postgresql_where=text("remind_at IS NOT NULL")),
+        Index(
+            "ix_store_untold", "store_id",
+            postgresql_where=text("erased_at IS NOT NULL AND closed_by IS NOT NULL"),
+        ),
+    )  # fmt: skip
 
     store_id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     slug: Mapped[str] = mapped_column(info=impersonal("the store's public name in addresses"))
@@ -105,6 +138,18 @@ class Store(Base):
     language: Mapped[str] = mapped_column(info=impersonal("BCP 47"))
     version: Mapped[int] = mapped_column(default=1)
     opened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    state: Mapped[str] = mapped_column(info=impersonal("a fixed word"), server_default="open")
+    closed_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime | None]
+    remind_at: Mapped[datetime | None]
+    """As of an account."""
+    closed_by: Mapped[UUID | None]
+    """The owner, who is told how it goes on; None once all is said."""
+    ended_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+    """When the last service had removed what it held."""
+    kept_until: Mapped[date | None]
+    """The last day of what the law keeps."""
 
 
 class Membership(Base):

@@ -1,6 +1,6 @@
 """What identity holds about people. With its keys destroyed nobody signs in; then the rows go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify
 from libs.common.personal.portable import Template, each, postal_address
@@ -58,3 +58,6 @@ HERE: Sequence[Copy] = (
     ),
     Copy("membership", "which stores an account works at", "goes with the account's row"),
 )
+
+KEPT: Mapping[str, str] = {"store": "That the store existed, and when it ended; it names nobody."}
+"""What stays of a store that has ended."""

@@ -83,6 +83,33 @@ class MeChanges(_Input):
     addresses: Annotated[list[Address], Field(max_length=20), _MAY_BE_ABSENT] = []
 
 
+class AccountClosing(_Input):
+    """The password, typed again: a token alone closes nothing."""
+
+    password: Password
+
+
+class AccountClosed(BaseModel):
+    """Deactivated; a sign-in before `ends_at` brings it back."""
+
+    closed_at: datetime
+    ends_at: datetime
+
+
+class SettingsChange(_Input):
+    """All that a store decides about its customers' accounts."""
+
+    grace_days: Annotated[
+        int, Field(strict=True, ge=0, le=365, description="How long a closed account can be brought back.")
+    ]
+
+
+class SettingsOut(BaseModel):
+    """What is in force. Accounts that are closed already keep the time they were promised."""
+
+    grace_days: int
+
+
 # --- Tokens ----------------------------------------------------------------------------------------------
 
 
@@ -171,6 +198,22 @@ class StoreOut(BaseModel):
     currency: str
     language: str
     version: int
+    state: Literal["open", "closed", "ended"] = "open"
+    """Closed: it sells nothing for now."""
+
+
+class StoreClosingRequest(_Input):
+    """The name of the store, typed to confirm that it is this one."""
+
+    name: StoreName
+
+
+class StoreClosingOut(BaseModel):
+    """Whether a store is closed, and until when its owner can open it again."""
+
+    state: Literal["open", "closed", "ended"]
+    closed_at: datetime | None
+    ends_at: datetime | None
 
 
 class MyStore(StoreOut):

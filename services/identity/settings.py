@@ -26,6 +26,9 @@ class Settings(ServiceSettings):
         200, ge=1, description="Failed sign-ins per client address in 15 minutes."
     )
     sign_ups_per_address: int = Field(500, ge=1, description="Sign-ups per client address in an hour.")
+    store_grace_days: int = Field(
+        30, ge=0, le=365, description="How long a closed store can be opened again by its owner."
+    )
     mails_per_person: int = Field(5, ge=1, description="Sign-up mails per e-mail address in an hour.")
 
     @field_validator("master_key")

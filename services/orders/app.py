@@ -15,4 +15,6 @@ def create_app(settings: Settings) -> FastAPI:
         title="Vitrine orders",
         description="Carts without an account, checkout, the life of an order, and sales figures without people.",
         routers=[carts.router, orders.router],
+        # What was ordered before is delivered or cancelled, and seen by whoever ordered it.
+        while_closed=["list_orders", "search_orders", "read_order", "cancel_order", "fulfil_order"],
     )

@@ -5,21 +5,23 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.ending import Endings
 from libs.common.events import Received
 from libs.common.events.billing import PaymentReceived
 from libs.common.events.catalog import ProductPublished, StockRefused, StockReserved
-from libs.common.events.identity import StoreOpened
 from libs.common.inbox import Handlers, batched
 from libs.common.mail import SENDING
 from libs.common.personal.participant import Participant
-from libs.common.stores import on_store_opened
+from libs.common.stores import STORES
 from libs.common.worker import Duty, Work
 from services.orders import domain
+from services.orders.models import Base
 from services.orders.personal import HOLDINGS
 from services.orders.service import carts, offers, orders
 from services.orders.settings import Settings
 
 PARTICIPANT = Participant(service="orders", holdings=HOLDINGS, settings=Settings)
+ENDINGS = Endings(service="orders", metadata=Base.metadata, holdings=HOLDINGS)
 
 
 @batched
@@ -54,12 +56,13 @@ async def on_payment_received(session: AsyncSession, events: Sequence[Received[P
 
 
 HANDLERS: Handlers = {
-    StoreOpened: on_store_opened,
+    **STORES,
     ProductPublished: on_product_published,
     StockReserved: on_stock_reserved,
     StockRefused: on_stock_refused,
     PaymentReceived: on_payment_received,
     **PARTICIPANT.handlers,
+    **ENDINGS.handlers,
 }
 
 
@@ -68,4 +71,4 @@ async def _purge_carts(work: Work) -> int:
         return await carts.purge(session)
 
 
-DUTIES = [SENDING, Duty("carts", _purge_carts, timedelta(hours=1)), *PARTICIPANT.duties]
+DUTIES = [SENDING, Duty("carts", _purge_carts, timedelta(hours=1)), *PARTICIPANT.duties, *ENDINGS.duties]

@@ -19,6 +19,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Vitrine privacy",
         description="The rights of a person, asked for, carried out by every service, and proved.",
         routers=ROUTERS,
+        outlives_stores=True,
         body_limits=dict.fromkeys(WITH_DOCUMENTS, DOCUMENT_BYTES + AROUND_A_DOCUMENT),
     )
     for page in PAGES:

@@ -9,17 +9,34 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.identity import StoreOpened
-from libs.common.events.privacy import DatabaseRestored, ExportChunk, ParticipantAnnounced, TaskAnswered
+from libs.common.events.identity import AccountEnded, StoreEnded
+from libs.common.events.privacy import (
+    DatabaseRestored,
+    ExportChunk,
+    ParticipantAnnounced,
+    StoreCleaned,
+    TaskAnswered,
+)
 from libs.common.inbox import Handlers, batched
 from libs.common.mail import SENDING
 from libs.common.personal.answers import Forged, check
 from libs.common.personal.participant import Participant as Answering
-from libs.common.stores import on_store_opened
+from libs.common.stores import STORES
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
-from services.privacy import assembling, duties, endings, key_tasks, letters, redoing, watching
+from services.privacy import (
+    assembling,
+    closings,
+    duties,
+    endings,
+    key_tasks,
+    letters,
+    redoing,
+    store_endings,
+    watching,
+)
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
@@ -27,8 +44,8 @@ from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
-from services.privacy.models import Participant
-from services.privacy.personal import HERE, HOLDINGS
+from services.privacy.models import Base, Participant
+from services.privacy.personal import HERE, HOLDINGS, KEPT
 from services.privacy.settings import Settings, present
 
 logger = logging.getLogger(__name__)
@@ -122,14 +139,19 @@ async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk
 
 
 PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE)
+ENDINGS = Endings(service="privacy", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 HANDLERS: Handlers = {
-    StoreOpened: on_store_opened,
+    **STORES,
+    StoreEnded: store_endings.on_store_ended,
+    StoreCleaned: store_endings.on_store_cleaned,
+    AccountEnded: closings.on_account_ended,
     ParticipantAnnounced: on_announced,
     TaskAnswered: on_answers,
     ExportChunk: on_chunks,
     DatabaseRestored: redoing.on_restored,
     **PARTICIPANT.handlers,
+    **ENDINGS.handlers,
 }
 
 DUTIES: Sequence[Duty] = (
@@ -144,6 +166,8 @@ DUTIES: Sequence[Duty] = (
     Duty("forget evidence", ending.forget, timedelta(minutes=10)),
     Duty("watch deadlines", watching.watch, timedelta(seconds=30)),
     Duty("destroy keys", endings.destroy_keys, timedelta(seconds=5), channel=endings.DOOMED),
+    Duty("open erasures", closings.open_erasures, timedelta(seconds=5), channel=closings.CHANNEL),
+    Duty("end stores", store_endings.step, timedelta(seconds=5), channel=store_endings.CHANNEL),
     Duty("expire requests", endings.expire_requests, timedelta(minutes=10)),
     Duty("expire documents", endings.expire_documents, timedelta(minutes=1)),
     Duty("forget attempts", endings.forget_attempts, timedelta(minutes=10)),
@@ -155,4 +179,5 @@ DUTIES: Sequence[Duty] = (
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,
     *PARTICIPANT.duties,
+    *ENDINGS.duties,
 )

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from libs.common.events.privacy import Retained
+from libs.common.events.privacy import KeptOfStore, Retained
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose
 from services.privacy.domain.decisions import Extension, Ground, Passing
 from services.privacy.domain.notes import About
@@ -321,7 +321,7 @@ class Figures(BaseModel):
 
 
 class Escalated(BaseModel):
-    """A request that a store did not answer in time: the platform may."""
+    """A request that a store did not answer in time, or cannot answer any more: the platform may."""
 
     store_id: UUID
     request_id: UUID
@@ -331,3 +331,27 @@ class Escalated(BaseModel):
     due_on: date | None
     overdue: bool
     escalated_at: datetime
+    """Of a closed store: since when it is open, if it was not escalated before."""
+
+
+# --- The end of stores -----------------------------------------------------------------------------------
+
+
+class EndingPart(BaseModel):
+    """One service's part: what it keeps, once it has removed all else and looked again."""
+
+    participant: str
+    cleaned_at: datetime | None
+    kept: list[KeptOfStore]
+
+
+class EndingView(BaseModel):
+    """How far the end of a store has come. `waits_for` says what has to be over before its key is destroyed."""
+
+    store_id: UUID
+    name: str | None
+    ended_at: datetime
+    waits_for: Literal["requests", "restrictions"] | None
+    keys_destroyed_at: datetime | None
+    erased_at: datetime | None
+    parts: list[EndingPart]

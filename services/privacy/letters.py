@@ -60,7 +60,8 @@ _CLAIM = Query("""
         ) AS head ON true
         LEFT JOIN privacy_settings AS chosen ON chosen.store_id = request.store_id
         LEFT JOIN privacy_desk AS desk ON reader IN ('officer', 'platform')
-            AND desk.store_id = CASE reader WHEN 'platform' THEN CAST(:platform AS uuid) ELSE request.store_id END
+            AND desk.store_id = CASE WHEN reader = 'platform' OR known.state <> 'open'
+                THEN CAST(:platform AS uuid) ELSE request.store_id END
 """)
 _RECIPIENTS = """
     SELECT participant.name AS participant, entry ->> 'table' AS held, array_agg(DISTINCT recipient) AS recipients
@@ -198,7 +199,7 @@ async def _sealed(work: Work, drafts: Sequence[_Draft]) -> list[tuple[_Draft, _B
     items = [ToSeal(draft.letter, draft.store_id, draft.subject_id, bucket=draft.bucket) for draft in drafts]
     sealed = await work.vault.seal_many(items) if items else []
     for one in sealed:
-        if isinstance(one, Problem) and not isinstance(one, SubjectErased):
+        if isinstance(one, Problem) and not isinstance(one, SubjectErased | KeyDestroyed):
             raise one
     return [(draft, one) for draft, one in zip(drafts, sealed, strict=True) if isinstance(one, SealedFor)]
 

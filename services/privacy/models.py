@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common import db
 from libs.common.db import impersonal
+from libs.common.events.identity import AccountContact
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.data import Sealed, SealedColumn
 from libs.common.throttle import Counting
@@ -475,3 +476,57 @@ class Redo(Base):
     failed: Mapped[bool] = mapped_column(server_default="false")
     """It cannot be done as things are, and is tried again without anything waiting behind it."""
     done_at: Mapped[datetime | None]
+
+
+# --- Closing ---------------------------------------------------------------------------------------------
+
+
+class ClosedAccount(Base):
+    """An account that has ended, until the request to erase its person is open."""
+
+    __tablename__ = "closed_account"
+    __table_args__ = (
+        Index("ix_closed_account_next_try_at", "next_try_at"),
+        Index("ix_closed_account_subject", "store_id", "subject_id"),
+    )
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    contact: Mapped[Sealed[AccountContact]] = mapped_column(SealedColumn(AccountContact))
+    next_try_at: Mapped[datetime]
+
+
+class StoreEnding(Base):
+    """A store that has ended: its key is destroyed, then everybody removes what they hold of it."""
+
+    __tablename__ = "store_ending"
+    __table_args__ = (
+        CheckConstraint("waits_for IN ('requests', 'restrictions')", name="waits_for"),
+        Index("ix_store_ending_next_step_at", "next_step_at"),
+        Index("ix_store_ending_listing", "ended_at", "store_id"),
+    )
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    ended_at: Mapped[datetime]
+    waits_for: Mapped[str | None] = mapped_column(info=_WORD)
+    """What has to be over before the key is destroyed."""
+    keys_destroyed_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+    """When the last of everybody had found nothing left but what is kept."""
+    next_step_at: Mapped[datetime | None]
+
+
+class StoreEndingPart(Base):
+    """What one participant has said about a store that ended; it is expected before it is said."""
+
+    __tablename__ = "store_ending_part"
+    __table_args__ = (PrimaryKeyConstraint("store_id", "participant"),)
+
+    store_id: Mapped[UUID]
+    participant: Mapped[str] = mapped_column(info=_NAME)
+    kept: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, info=impersonal("tables, counts, grounds and days"), server_default=text("'[]'::jsonb")
+    )
+    cleaned_at: Mapped[datetime | None]

@@ -1,11 +1,12 @@
 """What the privacy service keeps about people: it is a participant in its own requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.events.identity import AccountContact
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify, Person
 from services.privacy.engine.phases import NOTE_TURNED, TURNED
@@ -20,6 +21,7 @@ from services.privacy.kinds import (
 from services.privacy.models import (
     Archive,
     ArchivePieceRow,
+    ClosedAccount,
     DoomedKey,
     Download,
     DownloadGrant,
@@ -123,6 +125,10 @@ HOLDINGS: Sequence[Holding] = (
         table=RequestNote, box="box", kind=NoteText, bucket="request_id", on_erase=OnErase.DELETE,
         describe=("request_id", "about", "at"), on_rectify=OnRectify.KEEP,
     ),
+    Holding(
+        table=ClosedAccount, box="contact", kind=AccountContact, on_erase=OnErase.DELETE, exported=False,
+        on_rectify=OnRectify.KEEP,
+    ),
     Holding(table=PrivacyDesk, box="box", kind=DeskAddress, on_erase=OnErase.DELETE, on_rectify=OnRectify.KEEP),
     Holding(
         table=ExportChunk, box="box", kind=ExportedRecords, bucket="request_id", on_erase=OnErase.DELETE,
@@ -143,3 +149,26 @@ HERE: Sequence[Copy] = (
         "attempts", "keyed hashes of e-mails and client addresses", "deleted an hour after they were counted"
     ),
 )
+
+_REQUESTS = (
+    "GDPR, Art. 5(2) and 12: requests are answered for a store that is gone too, and end by themselves"
+)
+KEPT: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            *(
+                "request",
+                "notice",
+                "task",
+                "request_note",
+                "verification_document",
+                "document_check",
+                "doomed_key",
+            ),
+            *("export_chunk", "archive", "archive_piece", "download", "download_grant", "privacy_settings"),
+        ),
+        _REQUESTS,
+    ),
+    **dict.fromkeys(("store_ending", "store_ending_part"), "That the store ended, and what was kept of it"),
+}
+"""What stays of a store that has ended."""

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.db import Transaction, fetch
 from services.privacy.domain.decisions import PASSING, Passing
 from services.privacy.domain.rights import Right, stops_at_once
-from services.privacy.domain.verification import ENOUGH, Proof
+from services.privacy.domain.verification import ENOUGH, UNASKED, Proof, Way
 
 LIFTING_NOTICE_DAYS = 7
 """Where a store says nothing."""
@@ -24,13 +24,16 @@ class Policy:
     country: str | None = None
     """None while this service has not heard of the store."""
     closed: bool = False
-    """Whether the store is gone: then the platform answers for it. No store can be closed yet."""
+    """Whether the store is closed, or has ended: then the platform answers for it."""
     lifting_notice_days: int = LIFTING_NOTICE_DAYS
     passing_set: dict[str, str] = field(default_factory=dict[str, str])
     enough_set: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
-    def passing(self, right: Right, purpose: str | None = None) -> Passing:
+    def passing(self, right: Right, purpose: str | None = None, way: Way = Way.SESSION) -> Passing:
         """Whether a verified request of this right waits for somebody."""
+        if way in UNASKED:
+            # Whatever a store chose: nobody is asked, unless a service names what speaks against it.
+            return Passing.WHEN_CLEAR
         if stops_at_once(right, purpose):
             return Passing.AT_ONCE
         return Passing(self.passing_set.get(right, PASSING[right]))
@@ -42,7 +45,8 @@ class Policy:
 
 
 _POLICY = """
-    SELECT language, country, passing, enough, lifting_notice_days FROM (SELECT) AS one
+    SELECT language, country, coalesce(state <> 'open', false) AS closed, passing, enough, lifting_notice_days
+    FROM (SELECT) AS one
     LEFT JOIN known_store ON known_store.store_id = $1
     LEFT JOIN privacy_settings ON privacy_settings.store_id = $1
 """
@@ -54,6 +58,7 @@ async def policy_of(session: AsyncSession | Transaction, store_id: UUID) -> Poli
     return Policy(
         language=row.language if row.language in {"en", "fr"} else DEFAULT_LANGUAGE,
         country=row.country,
+        closed=row.closed,
         lifting_notice_days=row.lifting_notice_days or LIFTING_NOTICE_DAYS,
         passing_set=row.passing or {},
         enough_set=row.enough or {},

@@ -31,6 +31,7 @@ def _create_tables(connection: Connection, role: str) -> None:
     with Operations.context(MigrationContext.configure(connection)):
         tables.create_first()
         tables.create_second()
+        tables.create_store_states()
     # What a test's own handler does: one row an effect, in the order of the effects.
     connection.execute(
         text("CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, subject text, number int)")

@@ -132,6 +132,7 @@ class Person:
         self.life.archive = await self._download(person)
         await self._exercise(person, "portability")
         self.life.portable = await self._download(person)
+        person = await self._close_and_come_back(person)
         await self._be_answered(owner, person)
         await self._ask_without_account(owner)
         await self._err(owner, person, order)
@@ -237,6 +238,16 @@ class Person:
         await self.shop.call("POST", f"{request}/notes", json=note, headers=officer.headers, expect=201)
         headers = officer.headers | {"If-Match": "*"}
         await self.shop.call("POST", f"{request}/decision", json={"approve": True}, headers=headers)
+
+    async def _close_and_come_back(self, person: Account) -> Account:
+        """Both are said by mail; the sessions of before are over."""
+        identity = f"/identity/v1/stores/{person.store_id}"
+        body = {"password": PASSWORD}
+        await self.shop.call("POST", f"{identity}/me/closing", json=body, headers=person.headers)
+        await self.shop.mail(person.email, "you closed your account")
+        again = await self.shop.sign_in(person.email, store_id=person.store_id)
+        await self.shop.mail(person.email, "It is open again")
+        return again
 
     async def _be_answered(self, owner: Account, person: Account) -> None:
         """Rights that somebody weighs, with a question and its answer, a reason, and what is put on hold."""

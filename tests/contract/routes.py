@@ -70,6 +70,7 @@ PUBLIC: frozenset[Route] = PAGES | {
 """What anybody may call. Every other route answers an anonymous caller with 401."""
 
 CUSTOMER = frozenset({Role.CUSTOMER})
+OWNER = frozenset({Role.OWNER})
 OFFICERS = frozenset({Role.OWNER, Role.PRIVACY_OFFICER})
 ANYBODY = frozenset(Role)
 ROLES: Mapping[Route, frozenset[Role]] = {
@@ -92,7 +93,13 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/identity/v1/stores/{store_id}/sessions"): CUSTOMER,
     ("DELETE", "/identity/v1/stores/{store_id}/sessions/current"): CUSTOMER,
     ("DELETE", "/identity/v1/stores/{store_id}/sessions/{session_id}"): CUSTOMER,
-    ("PATCH", "/identity/v1/stores/{store_id}"): frozenset({Role.OWNER}),
+    ("POST", "/identity/v1/stores/{store_id}/me/closing"): CUSTOMER,
+    ("PATCH", "/identity/v1/stores/{store_id}"): OWNER,
+    ("POST", "/identity/v1/stores/{store_id}/closing"): OWNER,
+    ("GET", "/identity/v1/stores/{store_id}/closing"): OWNER,
+    ("DELETE", "/identity/v1/stores/{store_id}/closing"): OWNER,
+    ("GET", "/identity/v1/stores/{store_id}/settings"): OWNER,
+    ("PUT", "/identity/v1/stores/{store_id}/settings"): OWNER,
     ("POST", "/billing/v1/stores/{store_id}/orders/{order_id}/payments"): MANAGERS,
     ("GET", "/billing/v1/stores/{store_id}/orders/{order_id}/receivable"): STAFF,
     ("GET", "/billing/v1/stores/{store_id}/receivables"): STAFF,
@@ -128,6 +135,7 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/certificate.pdf"): OFFICERS | CUSTOMER,
     # Of the platform's own store.
     ("GET", "/privacy/v1/escalations"): OFFICERS,
+    ("GET", "/privacy/v1/store-endings"): OFFICERS,
     # These two are for merchants, who are customers of the platform's own store.
     ("POST", "/identity/v1/stores"): CUSTOMER,
     ("GET", "/identity/v1/stores"): CUSTOMER,
@@ -135,7 +143,12 @@ ROLES: Mapping[Route, frozenset[Role]] = {
 }
 """Who may call what is not public."""
 OF_THE_PLATFORM = frozenset(
-    {("POST", "/identity/v1/stores"), ("GET", "/identity/v1/stores"), ("GET", "/privacy/v1/escalations")}
+    {
+        ("POST", "/identity/v1/stores"),
+        ("GET", "/identity/v1/stores"),
+        ("GET", "/privacy/v1/escalations"),
+        ("GET", "/privacy/v1/store-endings"),
+    }
 )
 
 # What a call needs besides its path to get as far as the object it names.
@@ -167,6 +180,9 @@ BODIES: Mapping[Route, Any] = {
         "currency": "EUR",
     },
     ("PATCH", "/identity/v1/stores/{store_id}"): {"name": "Another name"},
+    ("POST", "/identity/v1/stores/{store_id}/closing"): {"name": "Papeterie"},
+    ("PUT", "/identity/v1/stores/{store_id}/settings"): {"grace_days": 30},
+    ("POST", "/identity/v1/stores/{store_id}/me/closing"): {"password": "not the one of the account"},
     ("PATCH", "/identity/v1/stores/{store_id}/me"): {"name": "Another name", "addresses": [ADDRESS]},
     ("POST", "/identity/v1/stores/{store_id}/accounts"): {
         "email": "person@vitrine.example",

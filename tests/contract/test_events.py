@@ -25,7 +25,14 @@ from libs.common.db import Database
 from libs.common.events import Event, PersonalEvent, decode, envelope_of, headers_of
 from libs.common.events.billing import PaymentReceived
 from libs.common.events.catalog import OfferedVariant, ProductPublished, StockRefused, StockReserved
-from libs.common.events.identity import StoreOpened
+from libs.common.events.identity import (
+    AccountContact,
+    AccountEnded,
+    StoreClosed,
+    StoreEnded,
+    StoreOpened,
+    StoreReopened,
+)
 from libs.common.events.orders import (
     OrderCancelled,
     OrderConfirmed,
@@ -41,6 +48,9 @@ from libs.common.events.privacy import (
     KeysDestroyed,
     Outcome,
     ParticipantAnnounced,
+    StoreCleaned,
+    StoreErased,
+    StoreKeysDestroyed,
     TaskAnswered,
     TaskIssued,
     Verb,
@@ -48,6 +58,8 @@ from libs.common.events.privacy import (
 from libs.common.inbox import Consumer, Handlers
 from libs.common.personal.answers import sign
 from libs.common.personal.data import Sealed
+from libs.common.stores import keep
+from services.identity.models import Store
 from tests.contract.house import Furnished, House, Person, buy, furnish
 from tests.deliveries import HandedOver, deliver
 
@@ -64,6 +76,8 @@ class Story:
     placed: OrderPlaced
     request_id: UUID
     catalog_key: ECKey
+    closing_id: UUID
+    """Another store, which may end without ending the one where everybody is."""
 
     @property
     def order_id(self) -> UUID:
@@ -135,6 +149,18 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
     DatabaseRestored: lambda story: DatabaseRestored(
         restoration_id=story.request_id, participant="catalog", taken_at=datetime.now(UTC)
     ),
+    StoreClosed: lambda story: StoreClosed(store_id=story.closing_id, version=2),
+    StoreReopened: lambda story: StoreReopened(store_id=story.closing_id, version=2),
+    StoreEnded: lambda story: StoreEnded(store_id=story.closing_id, version=2),
+    StoreKeysDestroyed: lambda story: StoreKeysDestroyed(store_id=story.closing_id),
+    StoreCleaned: lambda story: StoreCleaned(store_id=story.closing_id, participant="catalog"),
+    StoreErased: lambda story: StoreErased(store_id=story.closing_id),
+    AccountEnded: lambda story: AccountEnded(
+        account_id=story.order_id,
+        subject_id=story.subject_id,
+        generation=1,
+        contact=Sealed(AccountContact, story.placed.contact.payload),
+    ),
 }
 IN_MEMORY = frozenset({KeysDestroyed, KeysChanged})
 """What changes no row: opened keys are dropped where they are held, or asked for again."""
@@ -187,7 +213,20 @@ async def story(
         ).one()
     placed = decode(Record(row.topic, row.key, row.payload, row.headers)).data
     assert isinstance(placed, OrderPlaced)
-    return Story(shop.id, placed, request_id, _catalog_key(platform_environment))
+    closing_id = await _closing(house, service)
+    return Story(shop.id, placed, request_id, _catalog_key(platform_environment), closing_id)
+
+
+async def _closing(house: House, service: str) -> UUID:
+    """A store that the service knows, and that identity has ended."""
+    store_id = uuid4()
+    facts = {"name": "Shop", "slug": f"closing-{store_id}", "country": "FR", "currency": "EUR", "version": 1}
+    opened = StoreOpened.model_validate(facts | {"store_id": store_id})
+    async with house.database(service).session(store_id) as session:
+        await keep(session, opened)
+        if service == "identity":
+            session.add(Store(store_id=store_id, language="en", state="ended", **facts))
+    return store_id
 
 
 @dataclass(frozen=True)
@@ -247,6 +286,12 @@ async def hearer(house: House, service: str) -> AsyncIterator[Hearer]:
         await session.execute(text("DELETE FROM dead_event"))
 
 
+def at(event: Event, story: Story) -> UUID:
+    """The store that an event is of: of one that says how a store ends, that one."""
+    is_closing = str(story.closing_id) == event.aggregate
+    return story.closing_id if is_closing else story.store_id
+
+
 def record(event: Event, store_id: UUID, value: bytes | None = None, **headers: str | None) -> Record:
     """A new record of the event, with a value or headers of another kind; None takes a header away."""
     envelope = envelope_of(event, store_id=store_id, source="test")
@@ -257,7 +302,8 @@ def record(event: Event, store_id: UUID, value: bytes | None = None, **headers: 
 
 
 def sample(contract: type[Event], story: Story) -> Record:
-    return record(SAMPLES[contract](story), story.store_id)
+    event = SAMPLES[contract](story)
+    return record(event, at(event, story))
 
 
 def of_another_key(story: Story) -> Record:
@@ -292,7 +338,7 @@ async def test_what_a_newer_version_added_is_passed_over(
 ) -> None:
     event = SAMPLES[contract](story)
     added = {"added_later": {"by": ["a newer version"]}}
-    newer = record(event, story.store_id, orjson.dumps(event.model_dump(mode="json") | added))
+    newer = record(event, at(event, story), orjson.dumps(event.model_dump(mode="json") | added))
     await hearer.hears(newer)
     assert await hearer.has_dealt_with(newer) and await hearer.parked() == []
 
@@ -303,7 +349,7 @@ async def test_a_type_that_is_not_known_yet_is_set_aside_and_stops_nothing(
 ) -> None:
     event, before = SAMPLES[contract](story), await hearer.state()
     for unknown in (contract.type.replace(".v1", ".v2"), "vitrine.nobody.never-heard-of.v1", "no type", ""):
-        await hearer.hears(record(event, story.store_id, ce_type=unknown))
+        await hearer.hears(record(event, at(event, story), ce_type=unknown))
     assert await hearer.parked() == [("unknown-type", False)] * 4
     assert await hearer.state() == before
     known = sample(contract, story)
@@ -332,7 +378,7 @@ async def test_what_cannot_be_decoded_is_set_aside_with_its_key_and_nothing_else
     service: str, contract: type[Event], hearer: Hearer, story: Story
 ) -> None:
     event, before = SAMPLES[contract](story), await hearer.state()
-    broken = [record(event, story.store_id, value, **headers) for value, headers in _undecodable(event)]
+    broken = [record(event, at(event, story), value, **headers) for value, headers in _undecodable(event)]
     behind, other = sample(contract, story), of_another_key(story)
     await hearer.hears(*broken, behind, other)
     *undecodable, last = await hearer.parked()
@@ -377,12 +423,12 @@ async def test_a_step_back_changes_nothing(
     service: str, contract: type[Event], hearer: Hearer, story: Story
 ) -> None:
     event = SAMPLES[contract](story).model_copy(update={"version": 5})
-    await hearer.hears(record(event, story.store_id))
+    await hearer.hears(record(event, at(event, story)))
     after = await hearer.state(but=("outbox",))
     older = event.model_copy(
         update={"version": 4} | {name: "Older" for name in ("name", "title") if hasattr(event, name)}
     )
-    late = record(older, story.store_id, ce_time="2026-01-01T00:00:00+00:00")
+    late = record(older, at(event, story), ce_time="2026-01-01T00:00:00+00:00")
     await hearer.hears(late)
     assert await hearer.state(but=("outbox",)) == after
     assert await hearer.has_dealt_with(late) and await hearer.parked() == []

@@ -22,9 +22,9 @@ from services.identity import passwords
 from services.identity.app import create_app
 from services.identity.parts import Parts
 from services.identity.settings import Settings
-from tests.privacy.keyring.conftest import RunningKeyring, http, keyring, keyring_environment
+from tests.privacy.keyring.conftest import RunningKeyring, http, keyring, keyring_environment, own_keyring
 
-__all__ = ["http", "keyring", "keyring_environment"]
+__all__ = ["http", "keyring", "keyring_environment", "own_keyring"]
 
 PASSWORD = "correct horse battery staple"
 

@@ -32,7 +32,7 @@ async def test_a_merchant_opens_a_store(world: World, merchant: Person) -> None:
     store = answer.json()
     assert answer.headers["location"] == f"/identity/v1/stores/{store['id']}"
     shown = await world.http.get(f"/identity/v1/stores/{store['id']}")
-    assert shown.json() == store == {**FACTS, "id": store["id"], "slug": slug, "version": 1}
+    assert shown.json() == store == {**FACTS, "id": store["id"], "slug": slug, "version": 1, "state": "open"}
     assert shown.headers["etag"] == '"1"'
     assert (await world.http.get(f"/identity/v1/stores/by-slug/{slug}")).json() == store
     assert await _events(world, UUID(store["id"])) == [

@@ -238,9 +238,9 @@ async def test_a_key_that_still_opens_is_found_by_the_keyring_itself(platform: P
         await session.execute(
             text("""
                 INSERT INTO data_key (key_id, store_id, subject_id, generation, retention, bucket, wrapped,
-                    master_key_id, expires_on)
+                    master_key_id, tenant_key_id, expires_on)
                 SELECT gen_random_uuid(), store_id, subject_id, generation, :retention, '', wrapped, master_key_id,
-                    NULL FROM data_key WHERE subject_id = :subject_id LIMIT 1
+                    tenant_key_id, NULL FROM data_key WHERE subject_id = :subject_id LIMIT 1
             """),
             {"retention": Retention.ORDER, "subject_id": person.subject_id},
         )

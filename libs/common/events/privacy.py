@@ -192,6 +192,45 @@ class KeysChanged(Event, type="vitrine.privacy.keys-changed.v1", topic="privacy.
     generation: int
 
 
+class StoreKeysDestroyed(
+    Event, type="vitrine.privacy.store-keys-destroyed.v1", topic="privacy.stores", key="store_id"
+):
+    """The key of a store that ended is gone: forget what is in memory, remove what is left, and say so. Published again
+    until everybody has.
+    """
+
+    store_id: UUID
+
+
+class KeptOfStore(BaseModel):
+    """A table of which rows of a store stay after its end: on what ground, and of what has a last day, until when."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    table: Annotated[str, Field(pattern=r"^[a-z_]+$", max_length=63)]
+    count: Annotated[int, Field(ge=0)]
+    ground: str
+    by_law: bool = False
+    """Otherwise it names nobody, or ends by itself."""
+    until: date | None = None
+
+
+class StoreCleaned(Event, type="vitrine.privacy.store-cleaned.v1", topic="privacy.stores", key="store_id"):
+    """A participant has removed what it held of a store, looked again, and found nothing but this."""
+
+    store_id: UUID
+    participant: ParticipantName
+    kept: list[KeptOfStore] = []
+
+
+class StoreErased(Event, type="vitrine.privacy.store-erased.v1", topic="privacy.stores", key="store_id"):
+    """Everybody has: whoever owned the store can be told what is kept, and until when."""
+
+    store_id: UUID
+    kept_until: date | None = None
+    """The last day of what the law keeps; None where nothing is."""
+
+
 class ParticipantAnnounced(
     Event, type="vitrine.privacy.participant-announced.v1", topic="privacy.participants", key="participant"
 ):

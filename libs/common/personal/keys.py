@@ -316,6 +316,14 @@ class KeyringClient:
             destroyed += [[UUID(key_id) for key_id in item["destroyed"]] for item in answer["items"]]
         return destroyed
 
+    async def destroy_tenants(self, stores: Sequence[UUID]) -> list[int]:
+        """Destroy the keys of stores for good; how much of each is still to be forgotten. For the privacy service."""
+        left: list[int] = []
+        for some in _batches(stores):
+            answer = await self._call("tenants/destroy", {"stores": some})
+            left += [item["left"] for item in answer["items"]]
+        return left
+
     async def _change(self, path: str, items: Sequence[Life] | Sequence[Objection]) -> list[int]:
         keys: list[int] = []
         for some in _batches(items):

@@ -28,6 +28,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import fetch
 from libs.common.errors import Problem
 from libs.common.listen import Listener
 from libs.common.personal import blind_indexes
@@ -56,7 +57,7 @@ KEY_SECONDS = 120
 SECRET_SECONDS = 600.0
 """How long the secrets of a store are remembered: when they change, everybody knows it after that."""
 CHANNEL = "keys_destroyed"
-"""NOTIFY channel in a service's own database; the payload is `store:subject`."""
+"""NOTIFY channel in a service's own database; the payload is `store:subject`, or `store:` for everybody there."""
 _KEYS = 10_000
 _STORES = 10_000
 _POLL_SECONDS = 5.0
@@ -397,10 +398,15 @@ class Vault:
     def _heed(self, payload: str) -> None:
         store, _, subject = payload.partition(":")
         try:
-            self.drop(UUID(store), [UUID(subject)])
+            self.drop(UUID(store), [UUID(subject)] if subject else None)
         except ValueError:
             # Whoever rang with something else must not end the listening, nor cost others their news.
             logger.warning("news of destroyed keys was not understood")
+
+
+async def announce_store(session: AsyncSession, store_id: UUID) -> None:
+    """Tell every process that follows this database, on commit, to forget all keys of a store."""
+    await fetch(session, "SELECT pg_notify($1, $2)", CHANNEL, f"{store_id}:")
 
 
 async def announce(session: AsyncSession, subjects: Iterable[tuple[UUID, UUID]]) -> None:

@@ -169,6 +169,15 @@ class Retention(StrEnum):
         """The rule behind the name."""
         return _PERIODS[self]
 
+    @property
+    def outlives_store(self) -> bool:
+        """Whether it runs to its own end when the store is gone: what the law keeps, and what people ask for."""
+        return self.period.kept_by_law or self in {
+            Retention.REQUEST,
+            Retention.EXPORT,
+            Retention.VERIFICATION,
+        }
+
 
 _PERIODS = {
     Retention.ACCOUNT: Period("As long as the account exists", "GDPR, Art. 6(1)(b)"),

@@ -13,6 +13,8 @@ from services.identity.api.means import ThisParts
 from services.identity.kinds import Profile
 from services.identity.models import Account
 from services.identity.schemas import (
+    AccountClosed,
+    AccountClosing,
     ConfirmationRequest,
     Confirmed,
     Me,
@@ -20,7 +22,7 @@ from services.identity.schemas import (
     SignUpAccepted,
     SignUpRequest,
 )
-from services.identity.service import accounts
+from services.identity.service import accounts, closing
 from services.identity.service.accounts import Applicant
 
 router = APIRouter(prefix="/stores/{store_id}", tags=["accounts"])
@@ -74,6 +76,19 @@ async def change_me(
     account, profile = await accounts.change_profile(parts, caller=caller, changes=changes, if_match=if_match)
     set_etag(response, account.version)
     return _me(account, profile)
+
+
+@router.post("/me/closing", responses=refusals(401, 403, 404, 409, 429))
+async def close_account(
+    caller: Customer, body: AccountClosing, parts: ThisParts, address: ClientAddress
+) -> AccountClosed:
+    """Close the account of whoever asks. It is deactivated at once, and every session ends; a sign-in brings it back
+    within the time that the store gives. Afterwards the person's data is erased, and a mail says what the law keeps.
+    """
+    closed = await closing.close_account(
+        parts, caller=caller, password=body.password.get_secret_value(), address=address
+    )
+    return AccountClosed(closed_at=closed.closed_at, ends_at=closed.ends_at)
 
 
 def _me(account: Account, profile: Profile | None) -> Me:

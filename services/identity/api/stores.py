@@ -10,8 +10,18 @@ from libs.common.http import Cursor, IfMatch, Limit, Page, PlatformSession, Sess
 from libs.common.idempotency import IdempotencyKey, once
 from services.identity.api.means import ThisParts, cursor_at, position
 from services.identity.models import Store
-from services.identity.schemas import MyStore, Slug, StoreChanges, StoreOut, StoreRequest
-from services.identity.service import stores
+from services.identity.schemas import (
+    MyStore,
+    SettingsChange,
+    SettingsOut,
+    Slug,
+    StoreChanges,
+    StoreClosingOut,
+    StoreClosingRequest,
+    StoreOut,
+    StoreRequest,
+)
+from services.identity.service import closing, store_closing, stores
 
 router = APIRouter(prefix="/stores", tags=["stores"])
 
@@ -98,6 +108,59 @@ async def change_store(
     return _out(store)
 
 
+# --- Closing ---------------------------------------------------------------------------------------------
+
+
+@router.post("/{store_id}/closing", responses=refusals(401, 403, 404, 409))
+async def close_store(caller: Owner, parts: ThisParts, body: StoreClosingRequest) -> StoreClosingOut:
+    """Close a store. For its owner, who types its name. From now on it sells nothing, shows nothing to visitors and
+    takes no new accounts; staff read and export, customers use their rights, which the platform answers.
+    """
+    return _closing(await store_closing.close_store(parts, caller=caller, name=body.name))
+
+
+@router.get("/{store_id}/closing", responses=refusals(401, 403, 404))
+async def read_closing(caller: Owner, session: Session) -> StoreClosingOut:
+    """Whether the store is closed, and until when it can be opened again."""
+    return _closing(await stores.store_of(session, store_id=caller.store_id))
+
+
+@router.delete("/{store_id}/closing", responses=refusals(401, 403, 404, 409))
+async def reopen_store(caller: Owner, parts: ThisParts) -> StoreClosingOut:
+    """Open a closed store again, as it was. For its owner."""
+    return _closing(await store_closing.reopen_store(parts, caller=caller))
+
+
+# --- Settings --------------------------------------------------------------------------------------------
+
+
+@router.get("/{store_id}/settings", responses=refusals(401, 403, 404))
+async def read_settings(caller: Owner, session: Session, response: Response) -> SettingsOut:
+    """What the store has decided about its customers' accounts; version 0 where it has decided nothing."""
+    row = await closing.grace_of(session, caller.store_id)
+    set_etag(response, row.version)
+    return SettingsOut(grace_days=row.grace_days)
+
+
+@router.put("/{store_id}/settings", status_code=204, responses=refusals(401, 403, 404, 409, 412, 428))
+async def change_settings(
+    caller: Owner, session: Session, body: SettingsChange, if_match: IfMatch = None
+) -> Response:
+    """Decide how long a closed account can be brought back. For the owner."""
+    version = await closing.set_grace(
+        session, store_id=caller.store_id, grace_days=body.grace_days, if_match=if_match
+    )
+    response = Response(status_code=204)
+    set_etag(response, version)
+    return response
+
+
+def _closing(store: Store) -> StoreClosingOut:
+    return StoreClosingOut.model_validate(
+        {"state": store.state, "closed_at": store.closed_at, "ends_at": store.ends_at}
+    )
+
+
 def _shown(store: Store, response: Response) -> StoreOut:
     set_etag(response, store.version)
     response.headers["Cache-Control"] = "public, max-age=5"
@@ -105,12 +168,5 @@ def _shown(store: Store, response: Response) -> StoreOut:
 
 
 def _out(store: Store) -> StoreOut:
-    return StoreOut(
-        id=store.store_id,
-        name=store.name,
-        slug=store.slug,
-        country=store.country,
-        currency=store.currency,
-        language=store.language,
-        version=store.version,
-    )
+    facts = ("name", "slug", "country", "currency", "language", "version", "state")
+    return StoreOut.model_validate({"id": store.store_id, **{name: getattr(store, name) for name in facts}})

@@ -27,7 +27,13 @@ from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
 from libs.common.personal.vocabulary import Purpose
 from libs.common.throttle import Bound
-from services.identity.domain import SIGN_UP_LASTS, LinkNotValid, check_password, normal_password
+from services.identity.domain import (
+    SIGN_UP_LASTS,
+    AccountIsClosed,
+    LinkNotValid,
+    check_password,
+    normal_password,
+)
 from services.identity.kinds import Credentials, Profile
 from services.identity.models import Account, SignUp, Store
 from services.identity.parts import Parts
@@ -257,11 +263,13 @@ async def _make_account(
 
 
 async def account_of(parts: Parts, *, caller: Caller) -> Account:
-    """The caller's account. Raises NotFound once it is erased."""
+    """The caller's account. Raises NotFound once it is erased, AccountIsClosed for a token from before that."""
     async with parts.database.session(caller.store_id) as session:
         account = await session.scalar(_account_of(caller))
     if account is None:
         raise NotFound
+    if account.ends_at is not None:
+        raise AccountIsClosed(account.ends_at)
     return account
 
 
@@ -302,6 +310,8 @@ async def change_profile(
         current = await session.scalar(_account_of(caller).with_for_update())
         if current is None or current.generation != account.generation:
             raise NotFound
+        if current.ends_at is not None:
+            raise AccountIsClosed(current.ends_at)
         require_match(if_match, current.version)
         current.profile = opened.seal(changed)
         current.version += 1

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common import throttle
 from libs.common.auth import AUDIENCE, Caller, Role
 from libs.common.db import switch_store
-from libs.common.errors import NotFound
+from libs.common.errors import NotFound, Unavailable
+from libs.common.mail import Letter
 from libs.common.pace import paced
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
@@ -28,13 +29,16 @@ from services.identity.domain import (
     AlreadyRotated,
     Refresh,
     RefreshRefused,
+    Returning,
     SignInRefused,
     judge_refresh,
+    judge_return,
     normal_password,
 )
 from services.identity.kinds import Credentials
 from services.identity.models import Account, AccountSession, Membership
 from services.identity.parts import Parts
+from services.identity.service import reopening
 from services.identity.service.stores import store_of
 
 _WINDOW = timedelta(minutes=15)
@@ -63,24 +67,26 @@ async def sign_in(parts: Parts, *, store_id: UUID, email: str, password: str, ad
         async with parts.database.session(store_id) as session:
             await store_of(session, store_id=store_id)
         indexes = await parts.vault.blind_indexes(store_id, "email", email)
-        attempts = await _attempts(parts, store_id, indexes[0], address)
+        attempts = await attempts_of(parts, store_id, indexes[0], address)
         await throttle.count_or_refuse(parts.database, store_id, attempts, parts.clock())
         async with parts.database.session(store_id) as session:
             account = await session.scalar(_account_with(store_id, indexes))
-        credentials = await _credentials(parts, account)
+        credentials = await credentials_of(parts, account)
         normal = normal_password(password)
         right = await parts.passwords.verify(credentials.password_hash if credentials else None, normal)
         if account is None or credentials is None or not right:
             raise SignInRefused
         renewed = await _renewed(parts, account, credentials, normal)
+        letter = await _welcome_back(parts, account)
         async with parts.database.session(store_id) as session:
-            started, refresh_token = await _start(session, parts, account, renewed)
+            started, refresh_token = await _start(session, parts, account, renewed, letter)
             person, client = attempts
             await throttle.succeeded(session, store_id, person=person.key, address=client.key)
     return Tokens(await parts.keys.sign(_claims_of_customer(parts, started)), refresh_token)
 
 
-async def _attempts(parts: Parts, store_id: UUID, index: bytes, address: str) -> tuple[Bound, Bound]:
+async def attempts_of(parts: Parts, store_id: UUID, index: bytes, address: str) -> tuple[Bound, Bound]:
+    """What is counted of an attempt to show a password: by person, and by address."""
     client = await parts.vault.blind_index(store_id, "sign-in-address", throttle.network(address))
     return (
         Bound(b"sign-in" + index, parts.settings.sign_ins_per_account, _WINDOW),
@@ -92,7 +98,8 @@ def _account_with(store_id: UUID, indexes: Sequence[bytes]) -> Any:
     return select(Account).where(Account.store_id == store_id, Account.email_index.in_(indexes))
 
 
-async def _credentials(parts: Parts, account: Account | None) -> Credentials | None:
+async def credentials_of(parts: Parts, account: Account | None) -> Credentials | None:
+    """What a password is checked against; None where it can be read no more."""
     if account is None:
         return None
     try:
@@ -120,8 +127,19 @@ async def _renewed(
     return sealed.box
 
 
+async def _welcome_back(parts: Parts, account: Account) -> Sealed[Letter] | None:
+    try:
+        return await reopening.welcome_back(parts, account)
+    except (KeyDestroyed, SubjectErased):
+        raise SignInRefused from None
+
+
 async def _start(
-    session: AsyncSession, parts: Parts, account: Account, renewed: Sealed[Credentials] | None
+    session: AsyncSession,
+    parts: Parts,
+    account: Account,
+    renewed: Sealed[Credentials] | None,
+    letter: Sealed[Letter] | None,
 ) -> tuple[AccountSession, str]:
     try:
         await guard(session, account.store_id, account.subject_id, account.generation)
@@ -130,6 +148,7 @@ async def _start(
     current = await session.scalar(select(Account).where(Account.id == account.id).with_for_update())
     if current is None:
         raise SignInRefused
+    _bring_back(session, parts, current, letter)
     # Whoever changed the credentials meanwhile knows better.
     if renewed is not None and current.credentials == account.credentials:
         current.credentials = renewed
@@ -148,6 +167,20 @@ async def _start(
     session.add(started)
     await session.flush()
     return started, _refresh_token(family, secret)
+
+
+def _bring_back(session: AsyncSession, parts: Parts, account: Account, letter: Sealed[Letter] | None) -> None:
+    """A sign-in brings a closed account back, unless its time is over."""
+    returning = judge_return(
+        closed_at=account.closed_at, ends_at=account.ends_at, ended_at=account.ended_at, now=parts.clock()
+    )
+    if returning is Returning.OVER:
+        raise SignInRefused
+    if returning is Returning.REOPEN:
+        if letter is None:
+            # It was closed while the password was being checked: whoever means to come back asks again.
+            raise Unavailable
+        reopening.reopen(session, account, letter)
 
 
 def _refresh_token(family: UUID, secret: bytes) -> str:

@@ -15,7 +15,8 @@ from libs.common.errors import Forbidden, NotFound, Unauthenticated
 from libs.common.events.identity import StoreOpened
 from libs.common.http import require_match
 from libs.common.outbox import publish
-from services.identity.domain import SlugTaken
+from libs.common.stores import keep
+from services.identity.domain import AccountIsClosed, SlugTaken
 from services.identity.models import Account, Membership, Store
 
 
@@ -38,15 +39,17 @@ async def store_called(session: AsyncSession, *, slug: str) -> Store:
 async def open_store(session: AsyncSession, *, caller: Caller, facts: dict[str, str]) -> Store:
     """A new store that belongs to the caller, in a session of the platform's store.
 
-    Raises Forbidden for accounts of other stores, Unauthenticated for an erased one, SlugTaken.
+    Raises Forbidden for accounts of other stores, Unauthenticated for an erased one, AccountIsClosed, SlugTaken.
     """
     if caller.store_id != PLATFORM_STORE or caller.role is not Role.CUSTOMER:
         raise Forbidden("Only an account of the platform itself can open a store.")
     merchant = await session.scalar(
-        select(Account.id).where(Account.id == caller.account_id).with_for_update(key_share=True)
+        select(Account).where(Account.id == caller.account_id).with_for_update(key_share=True)
     )
     if merchant is None:
         raise Unauthenticated
+    if merchant.ends_at is not None:
+        raise AccountIsClosed(merchant.ends_at)
     store_id = uuid4()
     await switch_store(session, store_id)
     store = await session.scalar(
@@ -92,6 +95,7 @@ async def _publish(session: AsyncSession, store: Store) -> None:
         version=store.version,
     )
     await publish(session, opened, store_id=store.store_id, source="identity")
+    await keep(session, opened)
 
 
 async def stores_of(

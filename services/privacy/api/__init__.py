@@ -12,6 +12,7 @@ from services.privacy.api import (
     request_pages,
     requests,
     settings,
+    store_endings,
 )
 
 ROUTERS = (
@@ -24,5 +25,6 @@ ROUTERS = (
     replies.router,
     downloads.router,
     evidence.router,
+    store_endings.router,
 )
 PAGES = (download_page.router, request_pages.router)

@@ -21,6 +21,12 @@ class Way(StrEnum):
     AGENT = "agent"
     RESTORE = "restore"
     """Nobody asked again: the keyring says that it was erased, and a restored database has no request that says so."""
+    CLOSING = "closing"
+    """Nobody asked: somebody closed their account, and did not come back."""
+
+
+UNASKED = frozenset({Way.CLOSING})
+"""What follows from what a person did while they were signed in needs no proof of who they are, and no decision."""
 
 
 class Proof(StrEnum):

@@ -18,7 +18,7 @@ from services.privacy.domain.decisions import Decision, Ground, Passing, authori
 from services.privacy.domain.problems import GroundDoesNotFit, NoPreview, NotDecidable
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import UNDECIDED, State
-from services.privacy.domain.verification import Proof, Way, is_verified
+from services.privacy.domain.verification import UNASKED, Proof, Way, is_verified
 from services.privacy.engine.clock import resume
 from services.privacy.engine.notices import notify
 from services.privacy.engine.phases import NOTE_TURNED, TURNED, begin
@@ -48,6 +48,7 @@ def standing(
     law: Law,
     purpose: str | None,
     *,
+    way: Way,
     proofs: Iterable[Proof],
     received_at: datetime,
     now: datetime,
@@ -56,7 +57,7 @@ def standing(
 
     What shows who asks came with it, so the law's period runs from its receipt, however late it is entered here.
     """
-    verified = is_verified([*proofs], policy.enough(right))
+    verified = way in UNASKED or is_verified([*proofs], policy.enough(right))
     acknowledged_at = now if verified and law is Law.CCPA else None
     deadline = deadline_for(
         policy.country,
@@ -70,12 +71,12 @@ def standing(
     columns = {"acknowledged_at": acknowledged_at, **timed(deadline)}
     if not verified:
         return {"state": State.VERIFYING, "steps": [_step(State.VERIFYING, now)], **columns}
-    return {"verified_at": received_at, **_passed(policy, right, purpose, now), **columns}
+    return {"verified_at": received_at, **_passed(policy, right, purpose, way, now), **columns}
 
 
-def _passed(policy: Policy, right: Right, purpose: str | None, now: datetime) -> dict[str, Any]:
+def _passed(policy: Policy, right: Right, purpose: str | None, way: Way, now: datetime) -> dict[str, Any]:
     """What follows verification."""
-    if policy.passing(right, purpose) is not Passing.AT_ONCE:
+    if policy.passing(right, purpose, way) is not Passing.AT_ONCE:
         return {"state": State.DECIDING, "steps": [_step(State.DECIDING, now)]}
     return {
         "state": State.RUNNING,
@@ -145,7 +146,7 @@ async def prove(
     if not is_verified([*given, proof], policy.enough(right)):
         await session.execute(_PROVED, values | {"proof": noted})
         return False
-    stands = _passed(policy, right, request.purpose, now)
+    stands = _passed(policy, right, request.purpose, Way(request.way), now)
     # The mail of receipt is what California calls to confirm it (11 CCR 7021(a)).
     acknowledged_at = request.acknowledged_at or (now if request.law == Law.CCPA else None)
     deadline = replace(deadline_of(request, policy.country), verified_at=now, acknowledged_at=acknowledged_at)
@@ -188,8 +189,13 @@ async def recognised(
 
 
 def received(request: Any) -> str:
-    """The mail that says that a request was received, or that somebody of the store wrote it down."""
-    return "request-opened-for-you" if request.way == Way.STAFF else "request-received"
+    """The mail that says that a request was received, that somebody of the store wrote it down, or that it follows from
+    a closed account.
+    """
+    return _RECEIVED.get(Way(request.way), "request-received")
+
+
+_RECEIVED = {Way.STAFF: "request-opened-for-you", Way.CLOSING: "account-ended"}
 
 
 _NO_ORDER = text("UPDATE request SET order_number = NULL WHERE id = :id AND store_id = :store_id")
@@ -233,7 +239,8 @@ async def previewed(
 ) -> None:
     """Everybody has counted: a clear case passes by itself where the store lets it, else somebody is asked."""
     policy = await policy_of(session, request.store_id)
-    if clear and policy.passing(Right(request.claim), request.purpose) is Passing.WHEN_CLEAR:
+    passing = policy.passing(Right(request.claim), request.purpose, Way(request.way))
+    if clear and passing is Passing.WHEN_CLEAR:
         await _run(session, request, Decision.BY_ITSELF, by=None, now=now, expected=expected)
     else:
         await notify(session, request, "decision-wanted", now=now, reader="officer")

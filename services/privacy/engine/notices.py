@@ -15,7 +15,7 @@ _NOTIFY = text("""
     INSERT INTO notice (store_id, request_id, template, reader, note_id, due_at)
     VALUES (:store_id, :request_id, :template, :reader, :note_id, :due_at)
 """)
-_RECEIVED = frozenset({"request-received", "request-opened-for-you"})
+_RECEIVED = frozenset({"request-received", "request-opened-for-you", "account-ended"})
 ACKNOWLEDGED_AFTER = timedelta(minutes=1)
 """A request that ends sooner gets one mail instead of two."""
 

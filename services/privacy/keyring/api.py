@@ -11,6 +11,7 @@ from services.privacy.keyring.schemas import (
     Changed,
     DestroyedBucket,
     DestroyedKey,
+    DestroyedTenant,
     Erased,
     ErasuresAsked,
     Fate,
@@ -33,7 +34,16 @@ from services.privacy.keyring.schemas import (
     SubjectsAsked,
     SubjectStatus,
 )
-from services.privacy.keyring.service import destroying, looking, minting, opening, parts, restricting, stores
+from services.privacy.keyring.service import (
+    destroying,
+    looking,
+    minting,
+    opening,
+    parts,
+    restricting,
+    stores,
+    tenants,
+)
 
 router = APIRouter(prefix="/keyring/v1", tags=["keyring"])
 
@@ -199,6 +209,17 @@ async def destroy_buckets(
     check_govern(_grant(request, caller))
     state = request.app.state
     return Answer(items=await parts.destroy_buckets(state.database, state.destructions, buckets=asked.items))
+
+
+@router.post("/tenants/destroy")
+async def destroy_tenants(
+    request: Request, caller: CallingService, asked: StoresAsked
+) -> Answer[DestroyedTenant]:
+    """Destroy what stores keep of people and no law does, all of it at once; ask again until nothing is left."""
+    check_govern(_grant(request, caller))
+    state = request.app.state
+    items = await tenants.destroy(state.database, state.destructions, stores=asked.stores)
+    return Answer(items=items)
 
 
 @router.post("/keys/status")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from enum import StrEnum
 from types import MappingProxyType
 
 from libs.common.errors import Forbidden
@@ -126,3 +127,21 @@ def outlives_erasure(
     if retention is Retention.REQUEST:
         return bucket in requests
     return retention.period.kept_by_law and (expires_on is None or expires_on >= today)
+
+
+# --- The keys of stores ----------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    """Which of a store's two keys."""
+
+    ORDINARY = "ordinary"
+    """Destroyed with the store."""
+    KEPT = "kept-by-law"
+    """What lies under it runs to a date of its own: what the law keeps, and people's requests, which are answered
+    for a store that is gone too."""
+
+
+def kind_of(retention: Retention) -> Kind:
+    """The key of the store that wraps keys of this retention."""
+    return Kind.KEPT if retention.outlives_store else Kind.ORDINARY

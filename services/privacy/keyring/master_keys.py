@@ -1,4 +1,6 @@
-"""Wrapping: data keys and secrets of stores are stored encrypted under a master key from the environment."""
+"""Wrapping: people's keys and the secrets of stores are stored encrypted under a key of their store, and that one
+under a master key from the environment.
+"""
 
 import binascii
 import hashlib
@@ -21,6 +23,22 @@ class MasterKeyMissing(Unavailable):
     slug = "master-key-missing"
 
 
+class TenantKey:
+    """A store's own key, unwrapped for the length of one call."""
+
+    def __init__(self, key_id: UUID, secret: bytes) -> None:
+        self.key_id = key_id
+        self._cipher = AESGCM(secret)
+
+    def wrap(self, secret: bytes, bound_to: bytes) -> bytes:
+        """Nonce, ciphertext and tag."""
+        return _wrapped(self._cipher, secret, bound_to)
+
+    def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
+        """Raises MasterKeyMissing, as for a master key."""
+        return _unwrapped(self._cipher, wrapped, bound_to)
+
+
 class MasterKeys:
     """The present master key, and older ones that still unwrap. Each is 32 bytes in base64.
 
@@ -38,18 +56,31 @@ class MasterKeys:
 
     def wrap(self, secret: bytes, bound_to: bytes) -> bytes:
         """Nonce, ciphertext and tag, under the present master key."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._ciphers[self.present_id].encrypt(nonce, secret, bound_to)
+        return _wrapped(self._ciphers[self.present_id], secret, bound_to)
 
     def unwrap(self, wrapped: bytes, master_key_id: str, bound_to: bytes) -> bytes:
         """Raises MasterKeyMissing, also when a row was altered or moved: neither is ever a destruction."""
         cipher = self._ciphers.get(master_key_id)
         if cipher is None:
             raise MasterKeyMissing
-        try:
-            return cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], bound_to)
-        except InvalidTag:
-            raise MasterKeyMissing from None
+        return _unwrapped(cipher, wrapped, bound_to)
+
+
+def _wrapped(cipher: AESGCM, secret: bytes, bound_to: bytes) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + cipher.encrypt(nonce, secret, bound_to)
+
+
+def _unwrapped(cipher: AESGCM, wrapped: bytes, bound_to: bytes) -> bytes:
+    try:
+        return cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], bound_to)
+    except InvalidTag:
+        raise MasterKeyMissing from None
+
+
+def tenant_key_binding(key_id: UUID, store_id: UUID) -> bytes:
+    """The associated data of a store's own key."""
+    return f"vitrine/tenant-key/1|{key_id}|{store_id}".encode()
 
 
 def data_key_binding(key_id: UUID, store_id: UUID, subject_id: UUID) -> bytes:

@@ -1,9 +1,11 @@
-"""What the keyring keeps. Keys and secrets are wrapped by a master key that is not in the database."""
+"""What the keyring keeps. People's keys are wrapped by keys of their store, and these by a master key that is not in
+the database.
+"""
 
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, MetaData, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, Index, MetaData, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, impersonal
@@ -16,14 +18,41 @@ class KeyringBase(Base):
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
 
 
+_BY_ONE = "num_nonnulls(master_key_id, tenant_key_id) = 1"
+
+
+class TenantKey(KeyringBase):
+    """A store's own key: without the ordinary one, no key of its people opens, wherever its bytes survive."""
+
+    __tablename__ = "tenant_key"
+    __table_args__ = (
+        UniqueConstraint("store_id", "kind"),
+        CheckConstraint("kind IN ('ordinary', 'kept-by-law')", name="kind"),
+        CheckConstraint("(wrapped IS NULL) = (master_key_id IS NULL)", name="wrapped"),
+    )
+
+    key_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    kind: Mapped[str] = mapped_column(info=impersonal("ordinary or kept-by-law"))
+    wrapped: Mapped[bytes | None] = mapped_column(info=impersonal("a wrapped random key"))
+    """None once it is destroyed. The row stays, so that no other takes its place."""
+    master_key_id: Mapped[str | None] = mapped_column(info=impersonal("fingerprint of a master key"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    retired_at: Mapped[datetime | None]
+    """Since when no key is made under it any more: it is being destroyed."""
+
+
 class StoreSecret(KeyringBase):
     """From which a store's services derive subject ids, which never change."""
 
     __tablename__ = "store_secret"
+    __table_args__ = (CheckConstraint(_BY_ONE, name="wrapped_by_one"),)
 
     store_id: Mapped[UUID] = mapped_column(primary_key=True)
     wrapped: Mapped[bytes] = mapped_column(info=impersonal("a wrapped random secret"))
-    master_key_id: Mapped[str] = mapped_column(info=impersonal("fingerprint of a master key"))
+    master_key_id: Mapped[str | None] = mapped_column(info=impersonal("fingerprint of a master key"))
+    tenant_key_id: Mapped[UUID | None]
+    """Which wraps it; None for one that a master key wraps, from before stores had keys of their own."""
 
 
 class IndexSecret(KeyringBase):
@@ -78,6 +107,8 @@ class DataKey(KeyringBase):
             "store_id", "subject_id", "generation", "retention", "bucket", "epoch", name="uq_data_key_place"
         ),
         CheckConstraint("state IN ('active', 'restricted')", name="state"),
+        CheckConstraint(_BY_ONE, name="wrapped_by_one"),
+        Index("ix_data_key_retention", "store_id", "retention"),
     )
 
     key_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -87,7 +118,9 @@ class DataKey(KeyringBase):
     retention: Mapped[str] = mapped_column(info=impersonal("a word of the vocabulary"))
     bucket: Mapped[str] = mapped_column(info=impersonal("a year or the id of a request"))
     wrapped: Mapped[bytes] = mapped_column(info=impersonal("a wrapped random key"))
-    master_key_id: Mapped[str] = mapped_column(info=impersonal("fingerprint of a master key"))
+    master_key_id: Mapped[str | None] = mapped_column(info=impersonal("fingerprint of a master key"))
+    tenant_key_id: Mapped[UUID | None]
+    """As of a StoreSecret."""
     state: Mapped[str] = mapped_column(info=impersonal("active or restricted"), server_default="active")
     expires_on: Mapped[date | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -25,7 +25,7 @@ class Answer(BaseModel, Generic[T]):
 
 
 class StoresAsked(_Asked):
-    """Whose secrets are wanted."""
+    """Stores whose secrets are wanted, or whose end has come."""
 
     stores: Batch[UUID]
 
@@ -129,7 +129,7 @@ class MintedKey(BaseModel):
     key: str | None = None
     generation: int | None = None
     expires_on: date | None = None
-    error: Literal["subject-erased"] | None = None
+    error: Literal["subject-erased", "destroyed"] | None = None
 
 
 class OpeningAsked(_Asked):
@@ -290,6 +290,14 @@ class Changed(BaseModel):
     subject_id: UUID
     generation: int
     keys: int
+
+
+class DestroyedTenant(BaseModel):
+    """The id of the store's ordinary key, which is destroyed, and how much under it is left to be forgotten."""
+
+    store_id: UUID
+    key_id: UUID
+    left: int
 
 
 class SubjectAsked(_Asked):

@@ -210,6 +210,7 @@ def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
             asked.right,
             asked.law,
             asked.purpose,
+            way=asking.way,
             proofs=asking.proofs,
             received_at=received_at,
             now=now,

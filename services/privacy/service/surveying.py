@@ -3,10 +3,11 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import literal, select, text, tuple_
+from sqlalchemy import exists, func, literal, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from libs.common.stores import KnownStore, StoreState
 from services.privacy.desk_schemas import Escalated, Figures
 from services.privacy.domain.rights import Law, Right, name_of
 from services.privacy.domain.states import OPEN, OVER, State
@@ -51,20 +52,22 @@ async def figures(session: AsyncSession, *, store_id: UUID, now: datetime) -> Fi
 async def escalations(
     session: AsyncSession, *, now: datetime, cursor: str | None, limit: int
 ) -> Page[Escalated]:
-    """Open requests of all stores that are past their escalation, the longest first. Raises InvalidCursor."""
+    """Open requests that the platform answers, of all stores: those that are past their escalation, and those of closed
+    stores. The longest first. Raises InvalidCursor.
+    """
+    closed = exists().where(KnownStore.store_id == Request.store_id, KnownStore.state != StoreState.OPEN)
+    since = func.coalesce(Request.escalated_at, Request.opened_at)
     statement = (
         select(Request)
-        .where(Request.escalated_at.is_not(None), Request.state.not_in(OVER))
-        .order_by(Request.escalated_at, Request.id)
+        .where(or_(Request.escalated_at.is_not(None), closed), Request.state.not_in(OVER))
+        .order_by(since, Request.id)
         .limit(limit + 1)
     )
     if cursor is not None:
         at, id_ = _position(cursor)
-        statement = statement.where(
-            tuple_(Request.escalated_at, Request.id) > tuple_(literal(at), literal(id_))
-        )
+        statement = statement.where(tuple_(since, Request.id) > tuple_(literal(at), literal(id_)))
     items = [
-        _escalated(row, row.escalated_at, now) for row in await session.scalars(statement) if row.escalated_at
+        _escalated(row, row.escalated_at or row.opened_at, now) for row in await session.scalars(statement)
     ]
     following = None
     if len(items) > limit:

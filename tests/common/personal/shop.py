@@ -205,6 +205,7 @@ def _create(connection: Connection, role: str) -> None:
     with Operations.context(MigrationContext.configure(connection)):
         tables.create_first()
         tables.create_second()
+        tables.create_store_states()
         ShopBase.metadata.create_all(connection)
         isolate_stores(*ShopBase.metadata.tables)
     _grant(connection, role)

@@ -11,6 +11,7 @@ from libs.common.personal.vocabulary import Retention
 from services.privacy.destructions import service as destructions
 from services.privacy.keyring.domain import outlives_erasure
 from services.privacy.keyring.schemas import Erased, ErasureAsked, KeptKey
+from services.privacy.keyring.service import tenants
 from services.privacy.keyring.service.rows import DELETE, generation_columns
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ async def replay(keyring: Database, log: Database, *, trusted: UUID | None = Non
     async with log.transaction(ALL_STORES) as reading:
         async for key_ids in destructions.read(reading):
             async with keyring.transaction(ALL_STORES) as transaction:
+                returned += len(await tenants.DESTROY.rows(transaction, key_ids=key_ids))
                 returned += len(await DELETE.rows(transaction, key_ids=key_ids))
                 await _END_LOGGED.rows(transaction, key_ids=key_ids)
                 await FORGET_OBJECTIONS.rows(transaction, ended=key_ids)

@@ -8,30 +8,42 @@ from uuid import UUID, uuid4
 
 from libs.common.db import Query, Row, Transaction
 from libs.common.personal.vocabulary import Retention
-from services.privacy.keyring.domain import SEALS_AFTER_ERASURE
-from services.privacy.keyring.master_keys import MasterKeys, data_key_binding
+from services.privacy.keyring.domain import SEALS_AFTER_ERASURE, kind_of
+from services.privacy.keyring.master_keys import MasterKeys, TenantKey, data_key_binding
 from services.privacy.keyring.schemas import KeyAsked, MintedKey
-from services.privacy.keyring.service.rows import unwrapped
+from services.privacy.keyring.service.rows import as_base64
+from services.privacy.keyring.service.tenants import Place as TenantPlace
+from services.privacy.keyring.service.tenants import Tenants
 
 _KEY_BYTES = 32
 
 _Place = tuple[UUID, UUID, Retention, str]
 """Store, subject, retention, bucket."""
 
+# With a key comes the key of the store that wraps it; where there is none yet, the one that will.
 _EXISTING = Query("""
     SELECT wanted.*, person.generation, person.erased_at IS NOT NULL AS erased,
-        key.key_id, key.wrapped, key.master_key_id, key.expires_on
+        key.key_id, key.wrapped, key.master_key_id, key.expires_on,
+        tenant.key_id AS tenant_key_id, tenant.wrapped AS tenant_wrapped,
+        tenant.master_key_id AS tenant_master_key_id, tenant.retired_at IS NOT NULL AS tenant_retired
     FROM unnest(
-        CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[])
-    ) AS wanted (store_id, subject_id, retention, bucket)
-    JOIN subject AS person ON (person.store_id, person.subject_id) = (wanted.store_id, wanted.subject_id)
+        CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[]),
+        CAST(:kinds AS text[])
+    ) AS wanted (store_id, subject_id, retention, bucket, kind)
+    LEFT JOIN subject AS person ON (person.store_id, person.subject_id) = (wanted.store_id, wanted.subject_id)
     LEFT JOIN LATERAL (
-        SELECT key_id, wrapped, master_key_id, expires_on FROM data_key AS key
+        SELECT key_id, wrapped, master_key_id, tenant_key_id, expires_on FROM data_key AS key
         WHERE (key.store_id, key.subject_id, key.generation, key.retention, key.bucket)
             = (wanted.store_id, wanted.subject_id, person.generation, wanted.retention, wanted.bucket)
             AND key.state = 'active' AND key.retired_at IS NULL
         ORDER BY key.epoch DESC LIMIT 1
     ) AS key ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM tenant_key WHERE tenant_key.key_id = key.tenant_key_id
+        UNION ALL
+        SELECT * FROM tenant_key
+        WHERE key.key_id IS NULL AND (tenant_key.store_id, tenant_key.kind) = (wanted.store_id, wanted.kind)
+    ) AS tenant ON true
 """)
 # One statement: the rows of people stay locked from the moment their generation is read until the keys are
 # committed, so that an erasure sees either none of it or all of it. The updates that change nothing are what
@@ -41,8 +53,9 @@ _MINT = Query("""
     WITH wanted AS (
         SELECT * FROM unnest(
             CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:retentions AS text[]), CAST(:buckets AS text[]),
-            CAST(:begins AS boolean[]), CAST(:expiries AS date[]), CAST(:key_ids AS uuid[]), CAST(:wrapped AS bytea[])
-        ) AS wanted (store_id, subject_id, retention, bucket, begin, expires_on, key_id, wrapped)
+            CAST(:kinds AS text[]), CAST(:begins AS boolean[]), CAST(:expiries AS date[]), CAST(:key_ids AS uuid[]),
+            CAST(:wrapped AS bytea[]), CAST(:tenant_key_ids AS uuid[])
+        ) AS wanted (store_id, subject_id, retention, bucket, kind, begin, expires_on, key_id, wrapped, tenant_key_id)
     ), person AS (
         INSERT INTO subject AS person (store_id, subject_id, generation, generation_id, begun_at)
         SELECT store_id, subject_id, 1, gen_random_uuid(), CASE WHEN bool_or(begin) THEN now() END
@@ -57,23 +70,28 @@ _MINT = Query("""
         RETURNING store_id, subject_id, generation, erased_at IS NOT NULL AS erased
     ), minted AS (
         INSERT INTO data_key AS data_key (key_id, store_id, subject_id, generation, retention, bucket, epoch,
-            wrapped, master_key_id, expires_on)
-        SELECT key_id, store_id, subject_id, generation, retention, bucket, (
+            wrapped, tenant_key_id, expires_on)
+        SELECT wanted.key_id, wanted.store_id, subject_id, generation, retention, bucket, (
                 SELECT coalesce(max(epoch) FILTER (WHERE state = 'active' AND retired_at IS NULL), max(epoch) + 1, 1)
                 FROM data_key AS key
                 WHERE (key.store_id, key.subject_id, key.generation, key.retention, key.bucket)
                     = (wanted.store_id, wanted.subject_id, person.generation, wanted.retention, wanted.bucket)
-            ), wrapped, :master_key_id, expires_on
-        FROM wanted JOIN person USING (store_id, subject_id) WHERE NOT erased
-        ORDER BY store_id, subject_id, retention, bucket
+            ), wanted.wrapped, tenant_key_id, expires_on
+        FROM wanted JOIN person USING (store_id, subject_id)
+            JOIN tenant_key AS tenant ON tenant.key_id = tenant_key_id AND tenant.retired_at IS NULL
+        WHERE NOT erased
+        ORDER BY wanted.store_id, subject_id, retention, bucket
         ON CONFLICT ON CONSTRAINT uq_data_key_place DO UPDATE SET key_id = data_key.key_id
         RETURNING *, state = 'active' AND retired_at IS NULL AS seals
     )
-    SELECT store_id, subject_id, retention, bucket, generation, erased,
-        minted.key_id, minted.wrapped, minted.master_key_id, minted.expires_on, minted.seals
+    SELECT wanted.store_id, subject_id, retention, bucket, generation, erased, minted.key_id, minted.wrapped,
+        minted.master_key_id, minted.expires_on, minted.seals, minted.tenant_key_id,
+        tenant.wrapped AS tenant_wrapped, tenant.master_key_id AS tenant_master_key_id,
+        false AS tenant_retired
     FROM wanted
     JOIN person USING (store_id, subject_id)
     LEFT JOIN minted USING (store_id, subject_id, generation, retention, bucket)
+    LEFT JOIN tenant_key AS tenant ON tenant.key_id = minted.tenant_key_id
 """)
 
 
@@ -84,55 +102,82 @@ async def mint(
 
     Within a batch, whoever begins anew does so for all.
     """
+    tenants = Tenants(master_keys)
     begins: dict[_Place, bool] = defaultdict(bool)
     for item in wanted:
         begins[_place(item)] |= item.begin
-    keys = {
-        place: key
-        for place, key in (await _existing(transaction, begins, master_keys)).items()
-        if key.error is None or not begins[place]
-    }
+    keys, wrapping = await _existing(transaction, begins, tenants)
+    keys = {place: key for place, key in keys.items() if key.error != "subject-erased" or not begins[place]}
     while missing := {place: begin for place, begin in begins.items() if place not in keys}:
-        keys |= await _made(transaction, missing, master_keys)
+        wrapping |= await tenants.ensure(transaction, {_tenant(place) for place in missing} - wrapping.keys())
+        keys |= await _made(transaction, missing, wrapping, tenants)
+        # Whoever got none asks anew: the key of the store may have been destroyed meanwhile.
+        wrapping = {}
     return [keys[_place(item)] for item in wanted]
 
 
 async def _existing(
-    transaction: Transaction, places: Iterable[_Place], master_keys: MasterKeys
-) -> dict[_Place, MintedKey]:
-    rows = await _EXISTING.rows(transaction, **_place_columns(places))
-    return {_place(row): _minted(row, master_keys) for row in rows if row.erased or row.key_id is not None}
+    transaction: Transaction, places: Iterable[_Place], tenants: Tenants
+) -> tuple[dict[_Place, MintedKey], dict[TenantPlace, TenantKey | None]]:
+    """What is there, and the keys of stores that wrap what is not."""
+    keys: dict[_Place, MintedKey] = {}
+    wrapping: dict[TenantPlace, TenantKey | None] = {}
+    for row in await _EXISTING.rows(transaction, **_place_columns(places)):
+        place = _place(row)
+        if row.erased or row.key_id is not None:
+            keys[place] = _minted(row, tenants)
+        elif row.tenant_key_id is not None:
+            wrapping[_tenant(place)] = None if row.tenant_retired else tenants.of(row)
+    return keys, wrapping
 
 
 async def _made(
-    transaction: Transaction, begins: Mapping[_Place, bool], master_keys: MasterKeys
+    transaction: Transaction,
+    begins: Mapping[_Place, bool],
+    wrapping: Mapping[TenantPlace, TenantKey | None],
+    tenants: Tenants,
 ) -> dict[_Place, MintedKey]:
-    key_ids = [uuid4() for _ in begins]
+    ended = {place: _ENDED for place in begins if wrapping[_tenant(place)] is None}
+    places = {place: key for place in begins if (key := wrapping[_tenant(place)]) is not None}
+    if not places:
+        return ended
+    key_ids = [uuid4() for _ in places]
     wrapped = [
-        master_keys.wrap(os.urandom(_KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
-        for key_id, (store_id, subject_id, _, _) in zip(key_ids, begins, strict=True)
+        key.wrap(os.urandom(_KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
+        for key_id, ((store_id, subject_id, _, _), key) in zip(key_ids, places.items(), strict=True)
     ]
     rows = await _MINT.rows(
         transaction,
-        **_place_columns(begins),
-        begins=list(begins.values()),
-        expiries=[retention.period.expires_on(bucket) for _, _, retention, bucket in begins],
+        **_place_columns(places),
+        begins=[begins[place] for place in places],
+        expiries=[retention.period.expires_on(bucket) for _, _, retention, bucket in places],
         key_ids=key_ids,
         wrapped=wrapped,
-        master_key_id=master_keys.present_id,
+        tenant_key_ids=[key.key_id for key in places.values()],
     )
-    return {_place(row): _minted(row, master_keys) for row in rows if row.erased or row.seals}
+    return ended | {_place(row): _minted(row, tenants) for row in rows if row.erased or row.seals}
 
 
-def _minted(row: Row, master_keys: MasterKeys) -> MintedKey:
+_ENDED = MintedKey(error="destroyed")
+"""Nothing is sealed any more for a store that has ended."""
+
+
+def _minted(row: Row, tenants: Tenants) -> MintedKey:
     if row.key_id is None or (row.erased and Retention(row.retention) not in SEALS_AFTER_ERASURE):
         return MintedKey(error="subject-erased")
+    if row.tenant_retired:
+        return _ENDED
     return MintedKey(
         key_id=row.key_id,
-        key=unwrapped(row, master_keys),
+        key=as_base64(tenants.data_key(row)),
         generation=row.generation,
         expires_on=row.expires_on,
     )
+
+
+def _tenant(place: _Place) -> TenantPlace:
+    store_id, _, retention, _ = place
+    return store_id, kind_of(retention)
 
 
 def _place(item: Any) -> _Place:
@@ -141,4 +186,11 @@ def _place(item: Any) -> _Place:
 
 def _place_columns(places: Iterable[_Place]) -> dict[str, list[Any]]:
     stores, subjects, retentions, buckets = map(list, zip(*places, strict=True))
-    return {"stores": stores, "subjects": subjects, "retentions": retentions, "buckets": buckets}
+    kinds = [kind_of(retention) for retention in retentions]
+    return {
+        "stores": stores,
+        "subjects": subjects,
+        "retentions": retentions,
+        "buckets": buckets,
+        "kinds": kinds,
+    }

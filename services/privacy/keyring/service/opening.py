@@ -11,22 +11,26 @@ from services.privacy.destructions import service as destructions
 from services.privacy.keyring.domain import OPENS_DESPITE_RESTRICTION, Grant
 from services.privacy.keyring.master_keys import MasterKeys
 from services.privacy.keyring.schemas import OpenedKey
-from services.privacy.keyring.service.rows import unwrapped
+from services.privacy.keyring.service.rows import as_base64
+from services.privacy.keyring.service.tenants import Tenants
 
 logger = logging.getLogger(__name__)
 
 
 _OPEN = Query("""
     WITH found AS (
-        SELECT key_id, store_id, subject_id, generation, wrapped, master_key_id,
-            CASE WHEN NOT retention = ANY(CAST(:retentions AS text[])) THEN 'forbidden'
+        SELECT key.key_id, key.store_id, subject_id, generation, key.wrapped, key.master_key_id, tenant_key_id,
+            tenant.wrapped AS tenant_wrapped, tenant.master_key_id AS tenant_master_key_id,
+            CASE WHEN tenant.key_id IS NOT NULL AND tenant.wrapped IS NULL THEN 'destroyed'
+                 WHEN NOT retention = ANY(CAST(:retentions AS text[])) THEN 'forbidden'
                  WHEN state = 'restricted' AND NOT :despite_restriction THEN 'restricted'
                  WHEN EXISTS (SELECT FROM objection
                               WHERE (objection.store_id, objection.subject_id, objection.generation, purpose)
                                   = (key.store_id, key.subject_id, key.generation, CAST(:purpose AS text)))
                      THEN 'objected'
             END AS error
-        FROM data_key AS key WHERE key_id = ANY(CAST(:key_ids AS uuid[]))
+        FROM data_key AS key LEFT JOIN tenant_key AS tenant ON tenant.key_id = key.tenant_key_id
+        WHERE key.key_id = ANY(CAST(:key_ids AS uuid[]))
     ), counted AS (
         INSERT INTO opening_count AS total (day, service, purpose, count)
         SELECT CAST(:today AS date), CAST(:service AS text), CAST(:purpose AS text), count(*)
@@ -58,17 +62,18 @@ async def open_keys(
         service=service,
         purpose=purpose,
     )
-    found = {row.key_id: _opened(row, master_keys) for row in rows}
+    tenants = Tenants(master_keys)
+    found = {row.key_id: _opened(row, tenants) for row in rows}
     found |= await _not_found(log, [key_id for key_id in key_ids if key_id not in found])
     return [found[key_id] for key_id in key_ids]
 
 
-def _opened(row: Row, master_keys: MasterKeys) -> OpenedKey:
+def _opened(row: Row, tenants: Tenants) -> OpenedKey:
     if row.error is not None:
         return OpenedKey(key_id=row.key_id, error=row.error)
     return OpenedKey(
         key_id=row.key_id,
-        key=unwrapped(row, master_keys),
+        key=as_base64(tenants.data_key(row)),
         store_id=row.store_id,
         subject_id=row.subject_id,
         generation=row.generation,

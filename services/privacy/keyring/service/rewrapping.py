@@ -11,6 +11,7 @@ from services.privacy.keyring.master_keys import (
     data_key_binding,
     index_secret_binding,
     store_secret_binding,
+    tenant_key_binding,
 )
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ class Wrapped:
 
 
 WRAPPED: Sequence[Wrapped] = (
+    Wrapped(
+        "tenant_key", {"key_id": "uuid"}, lambda row: tenant_key_binding(row.key_id, row.store_id), ("store_id",)
+    ),
     Wrapped("store_secret", {"store_id": "uuid"}, lambda row: store_secret_binding(row.store_id)),
     Wrapped(
         "index_secret", {"store_id": "uuid", "epoch": "bigint"},
@@ -43,7 +47,7 @@ WRAPPED: Sequence[Wrapped] = (
         lambda row: data_key_binding(row.key_id, row.store_id, row.subject_id), ("store_id", "subject_id"),
     ),
 )  # fmt: skip
-"""Everything that lies under a master key."""
+"""Everything that lies under a master key, or did before stores had keys of their own."""
 
 
 class MasterKeyUnknown(Exception):
@@ -56,7 +60,7 @@ _NUMBERS = " UNION ALL ".join(
 )
 _MASTER_KEYS = Query(f"""
     SELECT master_key_id, sum(number) AS number FROM ({_NUMBERS}) AS wrapped
-    GROUP BY master_key_id ORDER BY master_key_id
+    WHERE master_key_id IS NOT NULL GROUP BY master_key_id ORDER BY master_key_id
 """)  # noqa: S608 - words of this file
 
 

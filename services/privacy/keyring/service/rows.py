@@ -1,11 +1,10 @@
-"""What more than one of these files does with rows: to lock people, to delete keys, to unwrap them."""
+"""What more than one of these files does with rows: to lock people, to delete keys."""
 
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
-from libs.common.db import Query, Row
-from services.privacy.keyring.master_keys import MasterKeys, data_key_binding
+from libs.common.db import Query
 from services.privacy.keyring.schemas import ErasureAsked, LifeAsked
 
 # The rows of people are locked first: what is being minted is then either seen here, or made after this.
@@ -31,12 +30,6 @@ def generation_columns(lives: Sequence[ErasureAsked] | Sequence[LifeAsked]) -> d
         "subjects": [asked.subject_id for asked in lives],
         "generations": [asked.generation for asked in lives],
     }
-
-
-def unwrapped(row: Row, master_keys: MasterKeys) -> str:
-    """The key of a row in base64. Raises MasterKeyMissing."""
-    binding = data_key_binding(row.key_id, row.store_id, row.subject_id)
-    return as_base64(master_keys.unwrap(row.wrapped, row.master_key_id, binding))
 
 
 def as_base64(secret: bytes) -> str:

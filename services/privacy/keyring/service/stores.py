@@ -9,21 +9,26 @@ from uuid import UUID
 
 from libs.common.db import Query, Row, Transaction
 from libs.common.personal.blind_indexes import secret_of_epoch_0
+from services.privacy.keyring.domain import Kind
 from services.privacy.keyring.master_keys import MasterKeys, index_secret_binding, store_secret_binding
 from services.privacy.keyring.schemas import IndexSecret, Rotation, RotationAsked, StoreSecret
 from services.privacy.keyring.service.rows import as_base64
+from services.privacy.keyring.service.tenants import Tenants
 
 _KEY_BYTES = 32
 _SECRETS = Query("""
-    SELECT store_id, wrapped, master_key_id FROM store_secret WHERE store_id = ANY(CAST(:stores AS uuid[]))
+    SELECT secret.store_id, secret.wrapped, secret.master_key_id, tenant_key_id,
+        tenant.wrapped AS tenant_wrapped, tenant.master_key_id AS tenant_master_key_id
+    FROM store_secret AS secret LEFT JOIN tenant_key AS tenant ON tenant.key_id = secret.tenant_key_id
+    WHERE secret.store_id = ANY(CAST(:stores AS uuid[]))
 """)
 _NEW_SECRETS = Query("""
     WITH new AS (
-        SELECT * FROM unnest(CAST(:stores AS uuid[]), CAST(:wrapped AS bytea[]), CAST(:indexes AS bytea[]))
-            AS new (store_id, wrapped, index_wrapped)
+        SELECT * FROM unnest(CAST(:stores AS uuid[]), CAST(:wrapped AS bytea[]), CAST(:tenant_key_ids AS uuid[]),
+            CAST(:indexes AS bytea[])) AS new (store_id, wrapped, tenant_key_id, index_wrapped)
     ), made AS (
-        INSERT INTO store_secret (store_id, wrapped, master_key_id)
-        SELECT store_id, wrapped, :master_key_id FROM new ORDER BY store_id
+        INSERT INTO store_secret (store_id, wrapped, tenant_key_id)
+        SELECT store_id, wrapped, tenant_key_id FROM new ORDER BY store_id
         ON CONFLICT DO NOTHING RETURNING store_id
     )
     INSERT INTO index_secret (store_id, epoch, wrapped, master_key_id)
@@ -39,18 +44,27 @@ _INDEX_SECRETS = Query("""
 async def store_secrets(
     transaction: Transaction, *, stores: Sequence[UUID], master_keys: MasterKeys, now: datetime
 ) -> list[StoreSecret]:
-    """The secrets of each store; whoever comes first makes them."""
-    found = await _secrets(transaction, stores, master_keys)
+    """The secrets of each store; whoever comes first makes them. They outlive the store, whose people may still ask
+    for what the law keeps of them.
+    """
+    tenants = Tenants(master_keys)
+    found = await _secrets(transaction, stores, tenants)
     if missing := [store_id for store_id in dict.fromkeys(stores) if store_id not in found]:
+        keys = await tenants.ensure(transaction, [(store_id, Kind.KEPT) for store_id in missing])
+        wrapping = {store_id: key for (store_id, _), key in keys.items() if key is not None}
         await _NEW_SECRETS.rows(
             transaction,
-            stores=missing,
-            wrapped=[_new(master_keys, store_secret_binding(store_id)) for store_id in missing],
-            indexes=[_new(master_keys, index_secret_binding(store_id, 1)) for store_id in missing],
+            stores=list(wrapping),
+            wrapped=[
+                key.wrap(os.urandom(_KEY_BYTES), store_secret_binding(store_id))
+                for store_id, key in wrapping.items()
+            ],
+            tenant_key_ids=[key.key_id for key in wrapping.values()],
+            indexes=[_new(master_keys, index_secret_binding(store_id, 1)) for store_id in wrapping],
             master_key_id=master_keys.present_id,
         )
         # Another caller may have been first, so what was made here is not what counts.
-        found |= await _secrets(transaction, missing, master_keys)
+        found |= await _secrets(transaction, missing, tenants)
     indexes = await _index_secrets(transaction, stores, master_keys, now)
     return [
         StoreSecret(
@@ -66,15 +80,9 @@ def _new(master_keys: MasterKeys, bound_to: bytes) -> bytes:
     return master_keys.wrap(os.urandom(_KEY_BYTES), bound_to)
 
 
-async def _secrets(
-    transaction: Transaction, stores: Sequence[UUID], master_keys: MasterKeys
-) -> dict[UUID, str]:
-    return {
-        row.store_id: as_base64(
-            master_keys.unwrap(row.wrapped, row.master_key_id, store_secret_binding(row.store_id))
-        )
-        for row in await _SECRETS.rows(transaction, stores=stores)
-    }
+async def _secrets(transaction: Transaction, stores: Sequence[UUID], tenants: Tenants) -> dict[UUID, str]:
+    rows = await _SECRETS.rows(transaction, stores=stores)
+    return {row.store_id: as_base64(tenants.store_secret(row)) for row in rows}
 
 
 async def _index_secrets(
