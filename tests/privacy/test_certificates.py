@@ -48,7 +48,7 @@ def keys_of(platform: Platform) -> Keys:
 
 async def test_none_is_issued_while_an_opened_key_may_be_in_some_memory(platform: Platform) -> None:
     person, request_id = await erased(platform)
-    for after in (timedelta(0), timedelta(seconds=119)):
+    for after in (timedelta(0), timedelta(seconds=90)):
         await issue(platform, after=after)
         path = f"{platform.path}/requests/{request_id}/certificate"
         early = await platform.client.get(path, headers=platform.officer())

@@ -168,6 +168,7 @@ class Vault:
                 private_key=settings.service_key.get_secret_value(),
                 http=http,
             ),
+            key_seconds=settings.key_seconds,
             secret_seconds=settings.store_secret_seconds,
         )
 

@@ -19,11 +19,11 @@ from libs.common.db import ring_after_commit
 from libs.common.events import Event
 from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
-from libs.common.personal.vault import KEY_SECONDS
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
 from services.privacy.engine.tasks import COLUMNS, RUNS, SOURCE, ids_of, is_led, is_part, task, verb_of
 from services.privacy.models import Request
+from services.privacy.settings import present
 
 logger = logging.getLogger(__name__)
 
@@ -213,8 +213,12 @@ NOTE_TURNED = """
 """
 """The evidence of a state that requests have entered, with what the figures of a year are computed from; `turned` has
 the columns of TURNED, and `at`."""
-LAPSE = timedelta(seconds=KEY_SECONDS)
-"""After the end of an erasure no memory holds an opened key any more: not before is it certified."""
+
+
+def lapse() -> timedelta:
+    """So long after the end of an erasure no memory holds an opened key any more: not before is it certified."""
+    return timedelta(seconds=present().key_seconds)
+
 
 # The end of a request supersedes what was still to be written about its beginning.
 _TURN = text(f"""
@@ -252,7 +256,7 @@ async def turn(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any
             "state": state,
             "completed": completed,
             "announced": _ANNOUNCED,
-            "lapse": LAPSE.total_seconds(),
+            "lapse": lapse().total_seconds(),
         },
     )
     if completed:

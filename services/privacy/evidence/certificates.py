@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.db import fetch
 from libs.common.worker import Work
 from services.privacy.domain.problems import NotCertified
-from services.privacy.engine.phases import LAPSE
+from services.privacy.engine.phases import lapse
 from services.privacy.evidence import reading
 from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.evidence.placing import key_of
@@ -199,7 +199,7 @@ async def kept_has_ended(
     if requests := [row.id for row in found]:
         ended = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
         await note(session, store_id, [Noted(one, Step.KEPT_ENDED, ended) for one in requests])
-        await fetch(session, _DUE_AGAIN, store_id, requests, LAPSE.total_seconds())
+        await fetch(session, _DUE_AGAIN, store_id, requests, lapse().total_seconds())
 
 
 # --- Fetching --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import orjson
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, name_of
 from services.privacy.domain.states import KEYRING
-from services.privacy.engine.phases import LAPSE
+from services.privacy.engine.phases import lapse
 from services.privacy.engine.tasks import RUNS
 from services.privacy.evidence.entries import Step
 
@@ -153,7 +153,7 @@ def _keys(entries: Sequence[Said], end: Said, backup_days: int) -> dict[str, Any
     return {
         "destroyed": sum((one.facts.get("counts") or {}).get("keys", 0) for one in answers),
         "destroyed_at": _time(last),
-        "forgotten_by": (last.at + LAPSE).isoformat(),
+        "forgotten_by": (last.at + lapse()).isoformat(),
         "backups_lapse_on": (last.at + timedelta(days=backup_days)).date().isoformat(),
     }
 
