@@ -96,7 +96,8 @@ async def _issue_in(
     for one in due:
         said = entries[one.request_id]
         # A certificate that completes another needs no entry of old: they may be gone.
-        if one.request_id in unplaced or (end_of(said) is None and one.number is None):
+        is_early = end_of(said) is None and one.number is None
+        if head is None or one.request_id in unplaced or is_early:
             later.append(one.request_id)
             continue
         try:
@@ -108,7 +109,7 @@ async def _issue_in(
             continue
         if body is not None:
             issued.append(_issued(one, body, head, key=key, now=now))
-    if issued:
+    if head is not None and issued:
         await fetch(session, _ISSUED, store_id, now, head.size, *map(list, zip(*issued, strict=True)))
         await note(session, store_id, [_certified(one) for one in issued], now=now)
     await fetch(session, _NO_LONGER_DUE, [*set(requests).difference(later, broken)])
