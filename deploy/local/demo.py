@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import httpx
 
+from deploy.local.afterwards import Afterwards, Backup
 from deploy.local.platform import Platform
 from deploy.local.proof import Proof
 from deploy.local.rights import Rights
@@ -42,6 +43,8 @@ class Demo:
         self.person: Account
         self.variant: str
         self.sales: Any
+        self.erased: str
+        self.backup: Backup | None = None
 
     async def play(self) -> None:
         """All chapters, in order."""
@@ -63,6 +66,7 @@ class Demo:
             await self.erasure()
         with chapter(12, "The proof: nothing that is left can be opened"):
             await self.aftermath(proof)
+        await self.afterwards()
 
     # --- 1 -----------------------------------------------------------------------------------------------
 
@@ -240,6 +244,7 @@ class Demo:
     async def erasure(self) -> None:
         """Asked for, done everywhere, re-read, and answered with what is kept."""
         done = await self.ask("erasure")
+        self.erased = done["id"]
         kept = [entry for part in done["parts"] for entry in part["retained"]]
         invoice = next(entry for entry in kept if entry["kind"] == "InvoiceContact")
         say(f"kept: {invoice['kind']}, until {invoice['until']}: {invoice['ground']}")
@@ -253,6 +258,7 @@ class Demo:
         self.sales = await self.sales_figures()
         if self.platform is None:
             return None
+        self.backup = await Backup.take(self.platform)
         return await Proof.begin(
             self.platform, store_id=self.owner.store_id, access_token=self.person.access_token
         )
@@ -275,6 +281,28 @@ class Demo:
             expect(
                 found.open == 0, f"{found.place}: {found.boxes} boxes that opened before; now {found.open} do"
             )
+
+    # --- 13 to 15 ----------------------------------------------------------------------------------------
+
+    async def afterwards(self) -> None:
+        """What is certified, what a backup brings back, and who returns."""
+        after = Afterwards(
+            self.shop,
+            owner=self.owner,
+            guest=self.guest,
+            order=self.order,
+            erasure=self.erased,
+            variant=self.variant,
+        )
+        with chapter(13, "A certificate of the erasure, checked offline; an altered one is refused"):
+            await after.certificate()
+        with chapter(14, "A backup from before the erasure is restored, and brings nobody back"):
+            if self.backup is None:
+                say("a platform elsewhere: its backups are not the demo's to restore")
+            else:
+                await after.restored(self.backup)
+        with chapter(15, "The person returns with the same address, and starts anew"):
+            await after.return_of_the_person()
 
 
 def broken(content: bytes) -> bytes:
@@ -310,6 +338,8 @@ async def a_platform(broker: str) -> AsyncGenerator[tuple[str, Platform | None]]
         return
     with tempfile.TemporaryDirectory(prefix="vitrine-demo-") as folder:
         print("  Starting a platform in a throw-away folder …", flush=True)
+        # A certificate waits until every process has forgotten what it opened.
+        os.environ.setdefault("KEY_SECONDS", "15")
         async with Platform(Path(folder), broker=broker) as platform:
             yield platform.url, platform
 

@@ -42,6 +42,7 @@ async def running(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("SERVICE_KEYS", json.dumps(known))
             environment.setenv("KEYRING_EXTRA_GRANTS", json.dumps(GRANTS))
+            environment.setenv("KEY_SECONDS", "15")
             async with (
                 Platform(folder, broker=request.param, fast=True) as platform,
                 httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
