@@ -165,9 +165,24 @@ KEPT: Mapping[str, str] = {
                 "document_check",
                 "doomed_key",
             ),
-            *("export_chunk", "archive", "archive_piece", "download", "download_grant", "privacy_settings"),
+            *(
+                "export_chunk",
+                "archive",
+                "archive_piece",
+                "download",
+                "download_grant",
+                "privacy_settings",
+                "redo",
+            ),
         ),
         _REQUESTS,
+    ),
+    **dict.fromkeys(
+        (
+            *("evidence_pending", "evidence_leaf", "evidence_entry", "evidence_head"),
+            *("certificate_due", "certificate"),
+        ),
+        "GDPR, Art. 5(2): the evidence of what was answered, which names nobody",
     ),
     **dict.fromkeys(("store_ending", "store_ending_part"), "That the store ended, and what was kept of it"),
 }

@@ -177,6 +177,13 @@ async def furnish(house: House, merchant: Person) -> Furnished:
         headers=authorization(store_id, Role.OWNER) | {"If-Match": "*"},
         expect=204,
     )
+    await house.call(
+        "PUT",
+        f"/identity/v1/stores/{store_id}/settings",
+        json={"grace_days": 90},
+        headers=authorization(store_id, Role.OWNER) | {"If-Match": "*"},
+        expect=204,
+    )
     # Billing hears of an order before it hears that the order was placed.
     early = OrderConfirmed(order_id=uuid4(), version=2)
     await deliver(billing.HANDLERS, house.database("billing"), store_id, early)

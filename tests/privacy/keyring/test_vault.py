@@ -24,7 +24,16 @@ from libs.common.personal.errors import (
     SubjectErased,
 )
 from libs.common.personal.keys import Erasure, StoreSecrets
-from libs.common.personal.vault import KEY_SECONDS, SealedFor, ToOpen, ToSeal, Vault, announce, normalise
+from libs.common.personal.vault import (
+    KEY_SECONDS,
+    SealedFor,
+    ToOpen,
+    ToSeal,
+    Vault,
+    announce,
+    announce_store,
+    normalise,
+)
 from libs.common.personal.vocabulary import Purpose
 from tests.common.personal.kinds import Answer, Bill, Nickname, Parcel
 from tests.privacy.keyring.conftest import RunningKeyring
@@ -397,6 +406,31 @@ async def test_every_process_that_follows_the_database_drops(
             return all(isinstance(one, KeyDestroyed) for [one] in opened)
 
         await until(gone, 5, "a vault went on opening")
+    await database.close()
+
+
+async def test_every_process_forgets_all_keys_of_a_store_that_ended(
+    keyring: RunningKeyring, store: UUID
+) -> None:
+    vault, other, subject = keyring.vault("orders"), uuid4(), uuid4()
+    box, elsewhere = [
+        (await vault.seal(Parcel(name="Ada"), store_id=one, subject_id=subject)).box for one in (store, other)
+    ]
+    database = Database(keyring.settings.database_url)
+    async with vault.following(database.url):
+        await vault.open(box, store_id=store, subject_id=subject, purpose=FULFIL)
+        await keyring.client("privacy").destroy_tenants([store])
+        # What was opened before still is, until the news comes.
+        await vault.open(box, store_id=store, subject_id=subject, purpose=FULFIL)
+        async with database.session(store) as session:
+            await announce_store(session, store)
+
+        async def gone() -> bool:
+            [one] = await vault.open_many([ToOpen(box, store, subject)], purpose=FULFIL)
+            return isinstance(one, KeyDestroyed)
+
+        await until(gone, 5, "the vault went on opening")
+    await vault.open(elsewhere, store_id=other, subject_id=subject, purpose=FULFIL)
     await database.close()
 
 
