@@ -159,6 +159,26 @@ class Request(Base):
     """Of an erasure that is not of everything: the keys that go once nothing lies under them any more."""
     begins_at: Mapped[datetime | None]
     """A restriction is lifted no sooner: the person is told before."""
+    also: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB(none_as_null=True), info=impersonal("ids of subjects")
+    )
+    """The other subjects of the person, whom it is about as well."""
+
+
+class PersonSubject(Base):
+    """A subject of somebody who has several at one store. Whoever has one only has no row."""
+
+    __tablename__ = "person_subject"
+    __table_args__ = (
+        PrimaryKeyConstraint("store_id", "subject_id", "generation"),
+        Index("ix_person_subject_person", "store_id", "person_id"),
+    )
+
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    person_id: Mapped[UUID]
+    joined_at: Mapped[datetime]
 
 
 class Notice(Base):

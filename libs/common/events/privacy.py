@@ -62,6 +62,15 @@ class Skipped(StrEnum):
     """Of the erasure of a part: no key was replaced for it."""
 
 
+class Life(BaseModel):
+    """One generation of a subject."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    subject_id: UUID
+    generation: Annotated[int, Field(ge=1)]
+
+
 class Retained(BaseModel):
     """What the law keeps: which kind, on what ground, until when."""
 
@@ -118,6 +127,13 @@ class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.ta
     """For `recognise`: the number of an order that the person says is theirs."""
     proposal: Sealed[Proposal] | None = None
     """For `rectify`, and for the preview of one."""
+    also: list[Life] = []
+    """Other subjects of the same person: what is asked is asked about all of them, and answered once for all."""
+
+    @property
+    def lives(self) -> list[Life]:
+        """Everybody whom the task is about, the subject of the request first."""
+        return [Life(subject_id=self.subject_id, generation=self.generation), *self.also]
 
 
 class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privacy.answers", key="request_id"):

@@ -21,7 +21,17 @@ from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
-from services.privacy.engine.tasks import COLUMNS, RUNS, SOURCE, ids_of, is_led, is_part, task, verb_of
+from services.privacy.engine.tasks import (
+    COLUMNS,
+    RUNS,
+    SOURCE,
+    ids_of,
+    is_led,
+    is_part,
+    lives_of,
+    task,
+    verb_of,
+)
 from services.privacy.models import Request
 from services.privacy.settings import present
 
@@ -166,10 +176,9 @@ async def follow_keyring(session: AsyncSession, store_id: UUID, requests: Sequen
     values = {"ids": ids_of(requests), "verbs": sorted(set(verbs)), "store_id": store_id, **PAUSES}
     await session.execute(_FIRST_ISSUED, values)
     events: list[Event] = [
-        (KeysDestroyed if verb is Verb.ERASE and not is_part(one) else KeysChanged)(
-            subject_id=one.subject_id, generation=one.generation
-        )
+        (KeysDestroyed if verb is Verb.ERASE and not is_part(one) else KeysChanged)(**life.model_dump())
         for one, verb in zip(requests, verbs, strict=True)
+        for life in lives_of(one)
     ]
     events += [task(one, verb) for one, verb in zip(requests, verbs, strict=True)]
     await publish_all(session, events, store_id=store_id, source=SOURCE)
@@ -190,7 +199,7 @@ async def let_go(session: AsyncSession, store_id: UUID, requests: Sequence[Row[A
 
 async def let_forget(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
     """The old keys are gone: nobody goes on with what is in memory."""
-    gone = [KeysDestroyed(subject_id=one.subject_id, generation=one.generation) for one in requests]
+    gone = [KeysDestroyed(**life.model_dump()) for one in requests for life in lives_of(one)]
     await publish_all(session, gone, store_id=store_id, source=SOURCE)
 
 
@@ -220,13 +229,16 @@ def lapse() -> timedelta:
     return timedelta(seconds=present().key_seconds)
 
 
-# The end of a request supersedes what was still to be written about its beginning.
+# The end of a request supersedes what was still to be written about its beginning. Whoever is erased leaves nothing
+# that says which subjects were theirs.
 _TURN = text(f"""
     WITH turned AS (
         UPDATE request SET state = CAST(:state AS text), version = version + 1,
             steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', now())),
             completed_at = CASE WHEN :completed THEN now() END,
-            watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END
+            watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END,
+            also = CASE WHEN NOT :completed OR claim <> 'erasure' OR coalesce(purpose, category) IS NOT NULL
+                THEN also END
         WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
         RETURNING {TURNED}, now() AS at
     ), evidence AS ({NOTE_TURNED}    ), due AS (
@@ -286,6 +298,12 @@ _WAIT_AGAIN = text("""
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
         AND task.verb IN ('export', 'erase')
 """)
+
+
+async def turn_back(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """What was being checked is to be done again, for more than was known."""
+    await turn(session, store_id, requests, State.RUNNING)
+    await session.execute(_DROP_CHECKS, {"ids": ids_of(requests), "store_id": store_id})
 
 
 async def ask_anew(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
