@@ -18,6 +18,7 @@ from libs.common.personal.vocabulary import Purpose
 from services.privacy.endings import keyring_of
 from services.privacy.engine import people
 from services.privacy.key_tasks import ask_keyring
+from services.privacy.kinds import RequestContact
 from services.privacy.models import PersonSubject, Request
 from tests.common.personal.shop import SHOP, Purchase
 from tests.privacy.conftest import EVERYBODY, Person, Platform
@@ -65,10 +66,8 @@ async def known(platform: Platform, person: Person) -> None:
     )
 
 
-def _contact(person: Person) -> Any:
-    from services.privacy.kinds import RequestContact
-
-    return RequestContact(email=person.email, language="en")
+def _contact(person: Person) -> RequestContact:
+    return RequestContact.model_validate({"email": person.email, "language": "en"})
 
 
 async def lives_in(platform: Platform) -> dict[UUID, set[UUID]]:
@@ -314,11 +313,10 @@ async def test_what_was_carried_out_for_one_holds_for_who_joins(
             return await refusal(running, other) is not None
 
         await until(is_enforced, ENDS_WITHIN, "what one had asked for was not carried on for the other")
-        # What was bought since the restriction, under a new key, stays in use.
-        lifted = await platform.ask(other, "restriction-lifting")
-        await running.ended(other, UUID(lifted.json()["id"]))
-    if right == "restriction":
-        assert [await refusal(running, person) for person in (one, other)] == [None, None]
+        if right == "restriction":
+            lifted = await platform.ask(other, "restriction-lifting")
+            await running.ended(other, UUID(lifted.json()["id"]))
+            assert [await refusal(running, person) for person in (one, other)] == [None, None]
 
 
 async def test_a_corrected_name_is_corrected_under_every_address(two: tuple[Running, Person, Person]) -> None:
@@ -375,7 +373,6 @@ async def test_a_request_that_runs_is_not_complete_without_who_joins(
     [part] = [part for part in detail["parts"] if (part["participant"], part["task"]) == (SHOP, verb)]
     assert part["counts"] == {"purchase": 2}
     if right == "erasure":
-        assert await refusal(running, other) is None or True
         async with running.shop.database.session(platform.store_id) as session:
             readable = select(func.count()).select_from(Purchase).where(Purchase.contact.is_not(None))
             assert await session.scalar(readable) == 0
