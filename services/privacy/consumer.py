@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.identity import AccountEnded, StoreEnded
+from libs.common.events.identity import AccountEnded, EmailConfirmed, EmailRemoved, StoreEnded
 from libs.common.events.privacy import (
     DatabaseRestored,
     ExportChunk,
+    Life,
     ParticipantAnnounced,
     StoreCleaned,
     TaskAnswered,
@@ -22,6 +23,7 @@ from libs.common.events.privacy import (
 from libs.common.inbox import Handlers, batched
 from libs.common.mail import SENDING
 from libs.common.personal.answers import Forged, check
+from libs.common.personal.errors import SubjectErased
 from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import STORES
 from libs.common.telemetry import meter
@@ -37,7 +39,9 @@ from services.privacy import (
     store_endings,
     watching,
 )
+from services.privacy.domain.problems import TooManySubjects
 from services.privacy.domain.states import KEYRING, TaskState
+from services.privacy.engine import people
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
 from services.privacy.engine.chunks import keep_chunks
@@ -138,6 +142,39 @@ async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk
     await keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
 
 
+async def on_email_confirmed(session: AsyncSession, event: Received[EmailConfirmed]) -> None:
+    """Two subjects are one person, unless one of them was erased since."""
+    account, address = _lives(event.data)
+    try:
+        await people.join(
+            session, event.envelope.store_id, account, address,
+            now=datetime.now(UTC), expected=sorted(present().participants),
+        )  # fmt: skip
+    except SubjectErased:
+        logger.info("not joined: one is erased")
+    except TooManySubjects:
+        logger.warning("not joined: the person has too many subjects")
+
+
+async def on_email_removed(session: AsyncSession, event: Received[EmailRemoved]) -> None:
+    """Whoever comes by the address from now on is somebody else."""
+    _, address = _lives(event.data)
+    await people.separate(
+        session,
+        event.envelope.store_id,
+        address,
+        now=datetime.now(UTC),
+        expected=sorted(present().participants),
+    )
+
+
+def _lives(data: EmailConfirmed | EmailRemoved) -> tuple[Life, Life]:
+    return (
+        Life(subject_id=data.subject_id, generation=data.generation),
+        Life(subject_id=data.email_subject_id, generation=data.email_generation),
+    )
+
+
 PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE)
 ENDINGS = Endings(service="privacy", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
@@ -146,6 +183,8 @@ HANDLERS: Handlers = {
     StoreEnded: store_endings.on_store_ended,
     StoreCleaned: store_endings.on_store_cleaned,
     AccountEnded: closings.on_account_ended,
+    EmailConfirmed: on_email_confirmed,
+    EmailRemoved: on_email_removed,
     ParticipantAnnounced: on_announced,
     TaskAnswered: on_answers,
     ExportChunk: on_chunks,

@@ -71,3 +71,28 @@ class AccountEnded(
 
     account_id: UUID
     contact: Sealed[AccountContact]
+
+
+class EmailConfirmed(
+    Event, type="vitrine.identity.email-confirmed.v1", topic="identity.accounts", key="account_id"
+):
+    """The owner of an account showed that another address is theirs too: both subjects are one person."""
+
+    account_id: UUID
+    subject_id: UUID
+    generation: int
+    email_subject_id: UUID
+    """Whoever was known by that address."""
+    email_generation: int
+
+
+class EmailRemoved(
+    Event, type="vitrine.identity.email-removed.v1", topic="identity.accounts", key="account_id"
+):
+    """The address is not the account's any more: whoever comes by it is somebody else."""
+
+    account_id: UUID
+    subject_id: UUID
+    generation: int
+    email_subject_id: UUID
+    email_generation: int

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
+from libs.common.db import Database
 from libs.common.errors import Problem, Unavailable
 from libs.common.events.privacy import Life, Proposal
 from libs.common.personal.data import PersonalData, Sealed
@@ -71,13 +72,21 @@ class Asking:
 # --- Before the transaction ------------------------------------------------------------------------------
 
 
-async def signed_in(vault: Vault, *, caller: Caller, asked: Asked, email: str, language: str) -> Asking:
-    """A request by somebody with a session, which the answer to it must not leave.
+async def signed_in(
+    database: Database, vault: Vault, *, caller: Caller, asked: Asked, email: str, language: str
+) -> Asking:
+    """A request by somebody with a session, which the answer to it must not leave: any address of theirs is good.
 
     Raises AddressNotOfAccount, SubjectErased (also for a token of an earlier life), KeyringUnavailable.
     """
-    if await vault.subject_id(caller.store_id, email) != caller.customer:
-        raise AddressNotOfAccount
+    subject_id = await vault.subject_id(caller.store_id, email)
+    if subject_id != caller.customer:
+        async with database.session(caller.store_id) as session:
+            own = Life(subject_id=caller.customer, generation=caller.generation)
+            if subject_id not in {
+                one.subject_id for one in await people.others(session, caller.store_id, own)
+            }:
+                raise AddressNotOfAccount
     asking = await sealed(
         vault,
         store_id=caller.store_id,

@@ -92,7 +92,7 @@ async def get_request(
 async def seen_by(session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None) -> None:
     """Raises NotFound for a request that is not that person's own, when `of` is given."""
     known = await session.scalar(
-        select(Request.id).where(Request.id == request_id, Request.store_id == store_id, *_own(of))
+        select(Request.id).where(Request.id == request_id, Request.store_id == store_id, *own(of))
     )
     if known is None:
         raise NotFound
