@@ -48,7 +48,7 @@ from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
-from services.privacy.models import Base, Participant
+from services.privacy.models import Base, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
 from services.privacy.settings import Settings, present
 
@@ -143,29 +143,32 @@ async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk
 
 
 async def on_email_confirmed(session: AsyncSession, event: Received[EmailConfirmed]) -> None:
-    """Two subjects are one person, unless one of them was erased since."""
+    """Two subjects are one person, unless one was erased since, or the address is not the account's any more."""
+    if await session.get(RemovedEmail, event.data.email_id) is not None:
+        return
     account, address = _lives(event.data)
+    expected, now = sorted(present().participants), datetime.now(UTC)
     try:
-        await people.join(
-            session, event.envelope.store_id, account, address,
-            now=datetime.now(UTC), expected=sorted(present().participants),
-        )  # fmt: skip
+        await people.join(session, event.envelope.store_id, account, address, now=now, expected=expected)
     except SubjectErased:
-        logger.info("not joined: one is erased")
+        logger.info("not joined: one of two subjects is erased")
     except TooManySubjects:
-        logger.warning("not joined: the person has too many subjects")
+        logger.warning("not joined: a person has too many subjects")
 
 
 async def on_email_removed(session: AsyncSession, event: Received[EmailRemoved]) -> None:
     """Whoever comes by the address from now on is somebody else."""
-    _, address = _lives(event.data)
-    await people.separate(
-        session,
-        event.envelope.store_id,
-        address,
-        now=datetime.now(UTC),
-        expected=sorted(present().participants),
+    store_id, now = event.envelope.store_id, datetime.now(UTC)
+    noted = (
+        upsert(RemovedEmail)
+        .values(email_id=event.data.email_id, store_id=store_id, removed_at=now)
+        .on_conflict_do_nothing()
+        .returning(RemovedEmail.email_id)
     )
+    if await session.scalar(noted) is not None:
+        _, address = _lives(event.data)
+        expected = sorted(present().participants)
+        await people.separate(session, store_id, address, now=now, expected=expected)
 
 
 def _lives(data: EmailConfirmed | EmailRemoved) -> tuple[Life, Life]:

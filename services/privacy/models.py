@@ -181,6 +181,17 @@ class PersonSubject(Base):
     joined_at: Mapped[datetime]
 
 
+class RemovedEmail(Base):
+    """An address that an account has no more, by a random id: word of its confirmation that comes later is old."""
+
+    __tablename__ = "removed_email"
+    __table_args__ = (Index("ix_removed_email_removed_at", "removed_at"),)
+
+    email_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    removed_at: Mapped[datetime]
+
+
 class Notice(Base):
     """A mail that is to be written about a request."""
 

@@ -1,4 +1,4 @@
-"""Another address of an account: only who reads its mail and knows the password gets it, and nobody learns whose it is."""
+"""Another address of an account: only who reads its mail and knows the password gets it, and nobody learns whose."""
 
 import asyncio
 from dataclasses import dataclass

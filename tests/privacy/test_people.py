@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 
 from deploy.local.waiting import until
 from libs.common.auth import Role
+from libs.common.events.identity import EmailConfirmed, EmailRemoved
 from libs.common.events.privacy import KeysDestroyed, Life, Outcome, Verb
 from libs.common.personal.errors import KeyDestroyed, KeyObjected, KeyRestricted
 from libs.common.personal.vocabulary import Purpose
@@ -349,6 +350,61 @@ async def test_a_request_by_another_address_joins_the_one_that_is_open(platform:
     assert (again.status_code, again.json()["id"]) == (200, str(request_id))
     refused = await platform.ask(other, "access")
     assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (409, "erasure-under-way")
+
+
+# --- A further address of an account ---------------------------------------------------------------------
+
+
+def confirmed(one: Person, other: Person) -> EmailConfirmed:
+    return EmailConfirmed(
+        account_id=uuid4(),
+        email_id=uuid4(),
+        subject_id=one.subject_id,
+        generation=one.generation,
+        email_subject_id=other.subject_id,
+        email_generation=other.generation,
+    )
+
+
+async def test_a_confirmed_address_is_the_same_person_until_it_is_removed(platform: Platform) -> None:
+    one, other = await platform.person(), await platform.person()
+    for person in (one, other):
+        await known(platform, person)
+    assert (await platform.ask(one, "access", email=other.email)).status_code == 422
+    event = confirmed(one, other)
+    await platform.deliver(event, event)
+    assert list((await lives_in(platform)).values()) == [{one.subject_id, other.subject_id}]
+    # The answer may go to any address of theirs.
+    asked = await platform.ask(one, "access", email=other.email)
+    assert asked.status_code == 201
+    assert await about(platform, UUID(asked.json()["id"])) == {one.subject_id, other.subject_id}
+    removed = EmailRemoved.model_validate(event.model_dump())
+    await platform.deliver(removed, removed)
+    assert await lives_in(platform) == {}
+    assert await about(platform, UUID(asked.json()["id"])) == {one.subject_id}
+    # The same news again, as after a publisher's repair, is old; a new confirmation is not.
+    await platform.deliver(event)
+    assert await lives_in(platform) == {}
+    await platform.deliver(confirmed(one, other))
+    assert len(await lives_in(platform)) == 1
+
+
+async def test_a_late_word_of_an_earlier_life_joins_nobody(platform: Platform) -> None:
+    """It was published before the erasure, and arrives when the person has come back."""
+    one, other = await platform.person(), await platform.person()
+    for person in (one, other):
+        await known(platform, person)
+    late = confirmed(one, other)
+    await finish(platform, await platform.opened(one, "erasure"))
+    await known(platform, one)
+    one.generation = 2
+    await platform.deliver(late)
+    assert await lives_in(platform) == {}
+    request_id = await platform.opened(one, "access")
+    assert await about(platform, request_id) == {one.subject_id}
+    # What is said of the life that is now counts.
+    await platform.deliver(confirmed(one, other))
+    assert await about(platform, request_id) == {one.subject_id, other.subject_id}
 
 
 # --- Requests under way ----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import EmailStr
+from pydantic import EmailStr, Field
 
 from libs.common.events import Event, PersonalEvent
 from libs.common.money import Currency
@@ -79,11 +79,13 @@ class EmailConfirmed(
     """The owner of an account showed that another address is theirs too: both subjects are one person."""
 
     account_id: UUID
+    email_id: UUID
+    """Of the address in this account, until it is removed."""
     subject_id: UUID
-    generation: int
+    generation: Annotated[int, Field(ge=1)]
     email_subject_id: UUID
     """Whoever was known by that address."""
-    email_generation: int
+    email_generation: Annotated[int, Field(ge=1)]
 
 
 class EmailRemoved(
@@ -92,7 +94,8 @@ class EmailRemoved(
     """The address is not the account's any more: whoever comes by it is somebody else."""
 
     account_id: UUID
+    email_id: UUID
     subject_id: UUID
-    generation: int
+    generation: Annotated[int, Field(ge=1)]
     email_subject_id: UUID
-    email_generation: int
+    email_generation: Annotated[int, Field(ge=1)]

@@ -1,8 +1,9 @@
 """Further e-mail addresses of an account.
 
-One is its owner's once they have shown both: that they read its mail, by the link, and that the account is theirs, by its
-password. From then on who has written or bought under it is the same person. Whoever adds somebody else's address gets
-nowhere: its owner has the link and not the password. Whether an address has an account is said to its mailbox alone.
+One is its owner's once they have shown both: that they read its mail, by the link, and that the account is theirs, by
+its password. From then on who has written or bought under it is the same person. Whoever adds somebody else's address
+gets nowhere: its owner has the link and not the password. Whether an address has an account is said to its mailbox
+alone.
 """
 
 import hashlib
@@ -245,6 +246,7 @@ async def _confirm(session: AsyncSession, parts: Parts, added: AccountEmail) -> 
 def _facts(row: AccountEmail) -> dict[str, Any]:
     return {
         "account_id": row.account_id,
+        "email_id": row.id,
         "subject_id": row.subject_id,
         "generation": row.generation,
         "email_subject_id": row.email_subject_id,

@@ -24,4 +24,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("store_id", "subject_id", "generation", name="pk_person_subject"),
     )
     op.create_index("ix_person_subject_person", "person_subject", ["store_id", "person_id"])
-    isolate_stores("person_subject")
+    op.create_table(
+        "removed_email",
+        sa.Column("email_id", sa.Uuid, nullable=False),
+        sa.Column("store_id", sa.Uuid, nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("email_id", name="pk_removed_email"),
+    )
+    op.create_index("ix_removed_email_removed_at", "removed_email", ["removed_at"])
+    isolate_stores("person_subject", "removed_email")
