@@ -75,6 +75,7 @@ async def on_announced(session: AsyncSession, events: Sequence[Received[Particip
             values = {
                 "public_key": announced.public_key,
                 "data_map": announced.data_map,
+                "prepares": announced.prepares,
                 "announced_at": event.envelope.time,
             }
             await session.execute(
@@ -144,7 +145,7 @@ async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk
 
 async def on_email_confirmed(session: AsyncSession, event: Received[EmailConfirmed]) -> None:
     """Two subjects are one person, unless one was erased since, or the address is not the account's any more."""
-    if await session.get(RemovedEmail, event.data.email_id) is not None:
+    if await session.get(RemovedEmail, event.data.alias_id) is not None:
         return
     account, address = _lives(event.data)
     expected, now = sorted(present().participants), datetime.now(UTC)
@@ -161,7 +162,7 @@ async def on_email_removed(session: AsyncSession, event: Received[EmailRemoved])
     store_id, now = event.envelope.store_id, datetime.now(UTC)
     noted = (
         upsert(RemovedEmail)
-        .values(email_id=event.data.email_id, store_id=store_id, removed_at=now)
+        .values(email_id=event.data.alias_id, store_id=store_id, removed_at=now)
         .on_conflict_do_nothing()
         .returning(RemovedEmail.email_id)
     )
@@ -174,7 +175,7 @@ async def on_email_removed(session: AsyncSession, event: Received[EmailRemoved])
 def _lives(data: EmailConfirmed | EmailRemoved) -> tuple[Life, Life]:
     return (
         Life(subject_id=data.subject_id, generation=data.generation),
-        Life(subject_id=data.email_subject_id, generation=data.email_generation),
+        Life(subject_id=data.alias_subject_id, generation=data.alias_generation),
     )
 
 

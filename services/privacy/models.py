@@ -56,6 +56,8 @@ class Participant(Base):
     public_key: Mapped[dict[str, Any]] = mapped_column(JSONB, info=impersonal("a public key"))
     data_map: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, info=impersonal("declarations"))
     announced_at: Mapped[datetime]
+    prepares: Mapped[bool] = mapped_column(server_default="false")
+    """Whether it is asked before anything of an erasure is destroyed."""
 
 
 class Request(Base):

@@ -98,11 +98,11 @@ def _address(story: Story) -> dict[str, Any]:
     """Of an account of the story's person; whoever had it before is named by another id."""
     return {
         "account_id": story.order_id,
-        "email_id": story.request_id,
+        "alias_id": story.request_id,
         "subject_id": story.subject_id,
         "generation": 1,
-        "email_subject_id": story.request_id,
-        "email_generation": 1,
+        "alias_subject_id": story.request_id,
+        "alias_generation": 1,
     }
 
 

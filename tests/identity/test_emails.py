@@ -85,7 +85,7 @@ async def test_an_address_is_added_by_its_mail_and_the_password(world: World, st
     assert (await listed(world, person))[0]["confirmed_at"] is not None
     published = await events(world, person, EmailConfirmed)
     [event] = [EmailConfirmed.model_validate_json(one) for one in published]
-    assert event.email_subject_id == await world.parts.vault.subject_id(store_id, email)
+    assert event.alias_subject_id == await world.parts.vault.subject_id(store_id, email)
     assert email.encode() not in published[0]
 
 
@@ -198,7 +198,7 @@ async def test_a_removed_address_is_nobodys(world: World, store_id: UUID) -> Non
     assert (await world.http.delete(gone, headers=person.headers)).status_code == 404
     assert await listed(world, person) == []
     [event] = await events(world, person, EmailRemoved)
-    assert EmailRemoved.model_validate_json(event).email_subject_id == await world.parts.vault.subject_id(
+    assert EmailRemoved.model_validate_json(event).alias_subject_id == await world.parts.vault.subject_id(
         store_id, email
     )
     # Its mailbox may open an account of its own.

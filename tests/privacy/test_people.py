@@ -358,11 +358,11 @@ async def test_a_request_by_another_address_joins_the_one_that_is_open(platform:
 def confirmed(one: Person, other: Person) -> EmailConfirmed:
     return EmailConfirmed(
         account_id=uuid4(),
-        email_id=uuid4(),
+        alias_id=uuid4(),
         subject_id=one.subject_id,
         generation=one.generation,
-        email_subject_id=other.subject_id,
-        email_generation=other.generation,
+        alias_subject_id=other.subject_id,
+        alias_generation=other.generation,
     )
 
 

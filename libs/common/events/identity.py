@@ -79,13 +79,13 @@ class EmailConfirmed(
     """The owner of an account showed that another address is theirs too: both subjects are one person."""
 
     account_id: UUID
-    email_id: UUID
+    alias_id: UUID
     """Of the address in this account, until it is removed."""
     subject_id: UUID
     generation: Annotated[int, Field(ge=1)]
-    email_subject_id: UUID
+    alias_subject_id: UUID
     """Whoever was known by that address."""
-    email_generation: Annotated[int, Field(ge=1)]
+    alias_generation: Annotated[int, Field(ge=1)]
 
 
 class EmailRemoved(
@@ -94,8 +94,8 @@ class EmailRemoved(
     """The address is not the account's any more: whoever comes by it is somebody else."""
 
     account_id: UUID
-    email_id: UUID
+    alias_id: UUID
     subject_id: UUID
     generation: Annotated[int, Field(ge=1)]
-    email_subject_id: UUID
-    email_generation: Annotated[int, Field(ge=1)]
+    alias_subject_id: UUID
+    alias_generation: Annotated[int, Field(ge=1)]

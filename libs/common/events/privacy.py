@@ -30,6 +30,9 @@ class Verb(StrEnum):
     PREVIEW = "preview"
     """Count what you hold, what you would have to keep and what speaks against an erasure. Changes nothing."""
     EXPORT = "export"
+    PREPARE = "prepare"
+    """Before anything of an erasure is destroyed: collect what you need to find and to tell those who have the person's
+    data from you, and tell them. Asked of whoever announced that they `prepare`; nothing goes before they are done."""
     ERASE = "erase"
     VERIFY_ERASED = "verify-erased"
     RECTIFY = "rectify"
@@ -255,6 +258,8 @@ class ParticipantAnnounced(
     participant: ParticipantName
     public_key: dict[str, Any]
     data_map: list[dict[str, Any]]
+    prepares: bool = False
+    """Whether it must tell somebody of an erasure while what names the person still opens."""
 
 
 class DatabaseRestored(

@@ -246,11 +246,11 @@ async def _confirm(session: AsyncSession, parts: Parts, added: AccountEmail) -> 
 def _facts(row: AccountEmail) -> dict[str, Any]:
     return {
         "account_id": row.account_id,
-        "email_id": row.id,
+        "alias_id": row.id,
         "subject_id": row.subject_id,
         "generation": row.generation,
-        "email_subject_id": row.email_subject_id,
-        "email_generation": row.email_generation,
+        "alias_subject_id": row.email_subject_id,
+        "alias_generation": row.email_generation,
     }
 
 

@@ -74,6 +74,22 @@ _EXPECT = text(f"""
         RETURNING task.request_id, task.store_id, task.participant, task.verb
     ){_NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
+# Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
+_EXPECT_PREPARATIONS = text(f"""
+    WITH asked AS (
+        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
+        SELECT request.id, name, 'prepare', request.store_id, now() + make_interval(secs => :first)
+        FROM request, participant
+        WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id AND prepares
+        ON CONFLICT (request_id, participant, verb) DO UPDATE SET
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
+        RETURNING task.request_id, task.store_id, task.participant, task.verb
+    ), waiting AS (
+        UPDATE task SET next_issue_at = NULL FROM asked
+        WHERE task.request_id = asked.request_id AND task.participant = 'keyring' AND task.verb = 'erase'
+    ), noted AS ({_NOTE_ISSUED})
+    SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
+""")  # noqa: S608 - a constant of this module
 # Who was asked to erase is asked whether it did.
 _EXPECT_CHECKS = text(f"""
     WITH asked AS (
@@ -131,10 +147,35 @@ async def _begin(
     values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
     everybody = [*expected, KEYRING] if led else list(expected)
     await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
+    if verb is Verb.ERASE:
+        await _begin_preparations(session, store_id, requests, values)
     if led:
         ring_after_commit(session, KEYRING_TASKS)
     else:
         await publish_all(session, [task(one, verb) for one in requests], store_id=store_id, source=SOURCE)
+
+
+async def _begin_preparations(
+    session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any] | Request], values: Mapping[str, Any]
+) -> None:
+    asked = {row.request_id: row.participants for row in await session.execute(_EXPECT_PREPARATIONS, values)}
+    tasks = [task(one, Verb.PREPARE, participants=asked[one.id]) for one in requests if one.id in asked]
+    await publish_all(session, tasks, store_id=store_id, source=SOURCE)
+
+
+_PREPARED = text("""
+    UPDATE task SET next_issue_at = greatest(now(), request.begins_at) FROM request
+    WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
+        AND task.participant = 'keyring' AND task.verb = 'erase' AND task.state = 'waiting'
+        AND NOT EXISTS (SELECT FROM task AS other WHERE other.request_id = request.id AND other.verb = 'prepare'
+            AND other.state IN ('waiting', 'failed'))
+""")
+
+
+async def let_begin(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """Where everybody who had to be told is told, it is the keyring's turn: what it destroys is gone."""
+    await session.execute(_PREPARED, {"ids": ids_of(requests), "store_id": store_id})
+    ring_after_commit(session, KEYRING_TASKS)
 
 
 async def _begin_checks(

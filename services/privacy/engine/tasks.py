@@ -51,6 +51,12 @@ def verb_of(right: Right, state: State) -> Verb | None:
             return None
 
 
+def verbs_of(right: Right, state: State) -> frozenset[Verb]:
+    """What an answer may be to in a phase: an erasure that runs is prepared first, by whoever takes part in that."""
+    verb = verb_of(right, state)
+    return frozenset({verb, Verb.PREPARE} if verb is Verb.ERASE else {verb} if verb else ())
+
+
 def is_led(right: Right, state: State) -> bool:
     """Whether the keyring comes first, and until it is done it is nobody else's turn."""
     return state is State.RUNNING and right in KEYRING_LEADS

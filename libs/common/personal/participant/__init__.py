@@ -38,7 +38,8 @@ from libs.common.personal.inventory import Inventory, recognised
 from libs.common.personal.participant.announcements import announce
 from libs.common.personal.participant.exports import export
 from libs.common.personal.participant.index_rotations import index_anew
-from libs.common.personal.participant.part import COMMON, Part
+from libs.common.personal.participant.part import COMMON, Part, Preparation
+from libs.common.personal.participant.preparations import prepare
 from libs.common.personal.participant.rectifications import rectify
 from libs.common.personal.participant.scoped_erasures import erase_parts
 from libs.common.personal.scope import WHOLE, Scope
@@ -68,8 +69,11 @@ class Participant(Part):
         holdings: Iterable[Holding],
         settings: type[ServiceSettings],
         copies: Iterable[Copy] = COPIES,
+        prepare: Preparation | None = None,
     ) -> None:
-        super().__init__(service=service, holdings=holdings, settings=settings, copies=copies)
+        super().__init__(
+            service=service, holdings=holdings, settings=settings, copies=copies, prepare=prepare
+        )
         self._erasing = erasure.erasing(self.holdings)
         self._inventories: dict[Scope, Inventory] = {}
         self._rereading: tuple[float, Reread | None] = (float("-inf"), None)
@@ -88,6 +92,12 @@ class Participant(Part):
         """To be merged into the service's DUTIES."""
         return [
             Duty(f"{self.service} exports", self.export, timedelta(seconds=1), channel=jobs.CHANNEL),
+            Duty(
+                f"{self.service} prepares erasures",
+                self.prepare_erasures,
+                timedelta(seconds=1),
+                channel=jobs.CHANNEL,
+            ),
             Duty(f"{self.service} rectifies", self.rectify, timedelta(seconds=1), channel=jobs.CHANNEL),
             Duty(
                 f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
@@ -103,6 +113,10 @@ class Participant(Part):
     async def export(self, work: Work) -> int:
         """Send what is held about the people of waiting exports. Returns 0 unless more are waiting."""
         return await export(self, work)
+
+    async def prepare_erasures(self, work: Work) -> int:
+        """Tell whoever must know before anything is destroyed. Returns 0 unless more are waiting."""
+        return await prepare(self, work)
 
     async def rectify(self, work: Work) -> int:
         """Correct what is to be corrected, or say what would be. Returns 0 unless more are waiting."""
@@ -334,7 +348,7 @@ async def _forget_old_tasks(work: Work) -> int:
 
 def _opens_boxes(task: TaskIssued) -> bool:
     match task.verb:
-        case Verb.EXPORT | Verb.RECTIFY:
+        case Verb.EXPORT | Verb.RECTIFY | Verb.PREPARE:
             return True
         case Verb.PREVIEW:
             return task.proposal is not None

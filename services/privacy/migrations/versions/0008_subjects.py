@@ -1,4 +1,4 @@
-"""A person may have several subjects, which their requests are about together."""
+"""A person may have several subjects, which their requests are about together; who is asked before an erasure."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,9 @@ down_revision = "0007"
 def upgrade() -> None:
     create_third()
     op.add_column("request", sa.Column("also", JSONB))
+    op.add_column(
+        "participant", sa.Column("prepares", sa.Boolean, server_default=sa.text("false"), nullable=False)
+    )
     op.create_table(
         "person_subject",
         sa.Column("store_id", sa.Uuid, nullable=False),
