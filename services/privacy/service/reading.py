@@ -159,6 +159,7 @@ async def _desk(session: AsyncSession, request: Request, policy: Policy) -> Desk
             "decided_by": request.decided_by,
             "escalated_at": request.escalated_at,
             "notes": notes,
+            "subjects": len(lives_of(request)),
             "may_decide": may_decide,
             "watch": request.watch,
             "watch_at": request.watch_at,
