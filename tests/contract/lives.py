@@ -3,7 +3,7 @@ through the consumers, so that an erasure goes all its way and any step of it ca
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -223,7 +223,7 @@ class Lives:
             await connection.close()
 
 
-Command = Callable[[Lives, Person, Any], Awaitable[Any]]
+Command = Callable[[Lives, Person, Any], Coroutine[Any, Any, Any]]
 
 
 async def finished(*tasks: asyncio.Task[Any]) -> list[Any]:

@@ -97,7 +97,7 @@ RACING: Mapping[str, Racing] = {
 _KEPT_OF_A_SALE = {"billing.invoice"}
 
 
-@pytest.fixture(params=RACING.values(), ids=RACING.keys())
+@pytest.fixture(params=[*RACING.values()], ids=[*RACING])
 def racing(request: pytest.FixtureRequest) -> Racing:
     return request.param
 

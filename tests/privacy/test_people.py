@@ -235,6 +235,7 @@ async def test_an_erasure_of_one_address_leaves_nothing_under_any(
     assert [kept["kind"] for kept in parts[SHOP, "erase"]["retained"]] == ["ShopInvoice"]
     assert parts["keyring", "erase"]["counts"]["keys"] >= 2
     for subject_id, box in boxes.items():
+        assert box is not None
         with pytest.raises(KeyDestroyed):
             await running.shop.vault.open(
                 box, store_id=platform.store_id, subject_id=subject_id, purpose=Purpose.FULFIL_ORDER
@@ -289,6 +290,7 @@ async def refusal(running: Running, person: Person) -> type[Exception] | None:
         box = await session.scalar(
             select(Purchase.contact).where(Purchase.subject_id == person.subject_id).limit(1)
         )
+    assert box is not None
     running.shop.vault.drop(person.store_id, [person.subject_id])
     try:
         await running.shop.vault.open(

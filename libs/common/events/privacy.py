@@ -65,10 +65,8 @@ class Skipped(StrEnum):
     """Of the erasure of a part: no key was replaced for it."""
 
 
-class Life(BaseModel):
+class Life(BaseModel, frozen=True, extra="ignore"):
     """One generation of a subject."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     subject_id: UUID
     generation: Annotated[int, Field(ge=1)]

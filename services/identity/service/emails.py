@@ -94,7 +94,11 @@ async def _add(parts: Parts, account: Account, store: Store, wanted: _Wanted) ->
         FurtherEmail(email=wanted.email), store_id=store_id, subject_id=account.subject_id
     )
     link, taken = await _letters(parts, store, wanted)
-    reader = {"store_id": store_id, "subject_id": wanted.subject_id, "generation": link.generation}
+    reader: dict[str, Any] = {
+        "store_id": store_id,
+        "subject_id": wanted.subject_id,
+        "generation": link.generation,
+    }
     async with parts.database.session(store_id) as session:
         lives = [
             (store_id, account.subject_id, account.generation),

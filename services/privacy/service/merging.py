@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -104,5 +105,5 @@ async def _open(session: AsyncSession, store_id: UUID, life: Life) -> Sequence[U
     return (await session.scalars(select(Request.id).where(*_of(store_id, life), is_open))).all()
 
 
-def _of(store_id: UUID, life: Life) -> tuple[object, object]:
+def _of(store_id: UUID, life: Life) -> tuple[Any, Any]:
     return Request.store_id == store_id, people.among(Request, [life])

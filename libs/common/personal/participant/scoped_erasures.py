@@ -58,7 +58,7 @@ async def _remove(part: Part, work: Work, job: Job) -> Counter[str]:
     store_id = job.asked.store_id
     people = [Person(one.subject_id, one.generation) for one in job.lives]
     async with work.database.session(store_id) as session:
-        if await erased_among(session, [(store_id, *person) for person in people]):
+        if await erased_among(session, [(store_id, one.subject_id, one.generation) for one in people]):
             raise SubjectErased
         for holding in gone:
             if holding.before_erase is not None:
