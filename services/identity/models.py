@@ -94,12 +94,12 @@ class AccountEmail(Base):
 
     __tablename__ = "account_email"
     __table_args__ = (
-        UniqueConstraint("account_id", "email_index"),
+        UniqueConstraint("account_id", "email_subject_id"),
         UniqueConstraint("store_id", "token_hash"),
         Index("ix_account_email_subject", "store_id", "subject_id"),
         Index("ix_account_email_expires_at", "expires_at"),
         Index(
-            "uq_account_email_confirmed", "store_id", "email_index", unique=True,
+            "uq_account_email_confirmed", "store_id", "email_subject_id", unique=True,
             postgresql_where=text("confirmed_at IS NOT NULL"),
         ),
     )  # fmt: skip
@@ -110,9 +110,8 @@ class AccountEmail(Base):
     subject_id: Mapped[UUID]
     """Of the account's owner, whose row it is."""
     generation: Mapped[int]
-    email_index: Mapped[bytes] = mapped_column(info=impersonal("blind index of the e-mail, keyed per store"))
     email_subject_id: Mapped[UUID]
-    """Of whoever was known by this address before."""
+    """Whoever is known by this address: it is found by this, as an account is by its index."""
     email_generation: Mapped[int]
     token_hash: Mapped[bytes] = mapped_column(info=impersonal("hash of a random token"))
     box: Mapped[Sealed[FurtherEmail]] = mapped_column(SealedColumn(FurtherEmail))

@@ -23,7 +23,7 @@ from libs.common.outbox import publish
 from libs.common.pace import until_step
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
-from libs.common.personal.tombstones import guard
+from libs.common.personal.tombstones import Subject, guard
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
 from libs.common.personal.vocabulary import Purpose
 from libs.common.throttle import Bound
@@ -98,7 +98,7 @@ async def _apply(parts: Parts, store: Store, applicant: Applicant, password_hash
         mails = Bound(b"mails" + indexes[0], parts.settings.mails_per_person, _HOUR)
         if await throttle.count(session, store.store_id, [mails], parts.clock()):
             return
-        if await is_taken(session, store.store_id, indexes, generation):
+        if await is_taken(session, (store.store_id, subject_id, generation), indexes):
             mail.post(session, exists_letter, **person)
             return
         await _replace_sign_up(
@@ -143,17 +143,14 @@ async def _sealed(
 
 
 async def is_taken(
-    session: AsyncSession,
-    store_id: UUID,
-    indexes: Sequence[bytes],
-    generation: int,
-    *,
-    but: UUID | None = None,
+    session: AsyncSession, of: Subject, indexes: Sequence[bytes], *, but: UUID | None = None
 ) -> bool:
-    """Whether an address is that of an account, or a confirmed one of it; `but` is an account that does not count.
+    """Whether an address is an account's, or a confirmed one of an account: by its indexes, and by whoever is known by
+    it. `but` is an account that does not count.
 
     An account of an earlier generation awaits its erasure and counts as none.
     """
+    store_id, subject_id, generation = of
     own = select(Account.id).where(
         Account.store_id == store_id,
         Account.email_index.in_(indexes),
@@ -162,7 +159,7 @@ async def is_taken(
     )
     further = select(AccountEmail.account_id).where(
         AccountEmail.store_id == store_id,
-        AccountEmail.email_index.in_(indexes),
+        AccountEmail.email_subject_id == subject_id,
         AccountEmail.email_generation >= generation,
         AccountEmail.confirmed_at.is_not(None),
         AccountEmail.account_id != but,
@@ -254,7 +251,7 @@ async def _make_account(
     if sign_up.profile is None or sign_up.credentials is None:
         raise LinkNotValid
     await hold_address(session, sign_up.subject_id)
-    if await is_taken(session, sign_up.store_id, indexes, sign_up.generation):
+    if await is_taken(session, (sign_up.store_id, sign_up.subject_id, sign_up.generation), indexes):
         raise LinkNotValid
     await session.execute(
         delete(Account).where(Account.store_id == sign_up.store_id, Account.email_index.in_(indexes))

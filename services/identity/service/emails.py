@@ -8,6 +8,7 @@ alone.
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -59,7 +60,7 @@ class _Wanted:
     email: str
     language: str
     subject_id: UUID
-    index: bytes
+    indexes: Sequence[bytes]
     token: str
 
 
@@ -78,8 +79,8 @@ async def add(parts: Parts, *, caller: Caller, email: str, language: str | None)
         raise OwnEmail
     async with parts.database.session(account.store_id) as session:
         store = await store_of(session, store_id=account.store_id)
-    index = await parts.vault.blind_index(account.store_id, "email", email)
-    wanted = _Wanted(email, language or store.language, subject_id, index, secrets.token_urlsafe(32))
+    indexes = await parts.vault.blind_indexes(account.store_id, "email", email)
+    wanted = _Wanted(email, language or store.language, subject_id, indexes, secrets.token_urlsafe(32))
     try:
         await _add(parts, account, store, wanted)
     except SubjectErased:
@@ -100,17 +101,15 @@ async def _add(parts: Parts, account: Account, store: Store, wanted: _Wanted) ->
         "generation": link.generation,
     }
     async with parts.database.session(store_id) as session:
-        lives = [
-            (store_id, account.subject_id, account.generation),
-            (store_id, wanted.subject_id, link.generation),
-        ]
-        if await erased_among(session, lives) or box.generation != account.generation:
+        whose = store_id, wanted.subject_id, link.generation
+        own = store_id, account.subject_id, account.generation
+        if await erased_among(session, [own, whose]) or box.generation != account.generation:
             raise SubjectErased
-        await _check_room(session, account, wanted.index)
-        mails = Bound(b"mails" + wanted.index, parts.settings.mails_per_person, _HOUR)
+        await _check_room(session, account, wanted.subject_id)
+        mails = Bound(b"mails" + wanted.indexes[0], parts.settings.mails_per_person, _HOUR)
         if await throttle.count(session, store_id, [mails], parts.clock()):
             return
-        if await accounts.is_taken(session, store_id, wanted.index, link.generation, but=account.id):
+        if await accounts.is_taken(session, whose, wanted.indexes, but=account.id):
             mail.post(session, taken.box, **reader)
         elif await _keep(session, parts, account, wanted, box=box.box, generation=link.generation):
             mail.post(session, link.box, **reader)
@@ -153,7 +152,6 @@ async def _keep(
         "account_id": account.id,
         "subject_id": account.subject_id,
         "generation": account.generation,
-        "email_index": wanted.index,
         "email_subject_id": wanted.subject_id,
         "email_generation": generation,
         "token_hash": _hash(wanted.token),
@@ -165,7 +163,7 @@ async def _keep(
         upsert(AccountEmail)
         .values(values)
         .on_conflict_do_update(
-            index_elements=[AccountEmail.account_id, AccountEmail.email_index],
+            index_elements=[AccountEmail.account_id, AccountEmail.email_subject_id],
             set_=values,
             where=AccountEmail.confirmed_at.is_(None),
         )
@@ -174,14 +172,14 @@ async def _keep(
     return kept is not None
 
 
-async def _check_room(session: AsyncSession, account: Account, index: bytes) -> None:
+async def _check_room(session: AsyncSession, account: Account, subject_id: UUID) -> None:
     locked = await session.scalar(select(Account.id).where(Account.id == account.id).with_for_update())
     if locked is None:
         raise NotFound
     others = await session.scalar(
         select(func.count())
         .select_from(AccountEmail)
-        .where(AccountEmail.account_id == account.id, AccountEmail.email_index != index)
+        .where(AccountEmail.account_id == account.id, AccountEmail.email_subject_id != subject_id)
     )
     if (others or 0) >= EMAILS:
         raise TooManyEmails(most=EMAILS)
@@ -211,8 +209,9 @@ async def confirm(parts: Parts, *, store_id: UUID, token: str, password: str, ad
         normal = normal_password(password)
         if not await parts.passwords.verify(credentials.password_hash if credentials else None, normal):
             raise SignInRefused
+        indexes = await _indexes_of(parts, added)
         async with parts.database.session(store_id) as session:
-            await _confirm(session, parts, added)
+            await _confirm(session, parts, added, indexes)
             await throttle.succeeded(session, store_id, person=person.key, address=client.key)
 
 
@@ -222,14 +221,25 @@ def _with(store_id: UUID, token: str) -> Any:
     )
 
 
-async def _confirm(session: AsyncSession, parts: Parts, added: AccountEmail) -> None:
-    lives = [
-        (added.store_id, added.subject_id, added.generation),
-        (added.store_id, added.email_subject_id, added.email_generation),
-    ]
-    if await erased_among(session, lives):
+async def _indexes_of(parts: Parts, added: AccountEmail) -> Sequence[bytes]:
+    """What an account of the same address may be found by."""
+    try:
+        opened = await parts.vault.open(
+            added.box, store_id=added.store_id, subject_id=added.subject_id, purpose=Purpose.AUTHENTICATION
+        )
+    except KeyDestroyed:
+        raise LinkNotValid from None
+    return await parts.vault.blind_indexes(added.store_id, "email", opened.email)
+
+
+async def _confirm(
+    session: AsyncSession, parts: Parts, added: AccountEmail, indexes: Sequence[bytes]
+) -> None:
+    own = added.store_id, added.subject_id, added.generation
+    whose = added.store_id, added.email_subject_id, added.email_generation
+    if await erased_among(session, [own, whose]):
         raise LinkNotValid
-    await accounts.hold_address(session, added.email_index)
+    await accounts.hold_address(session, added.email_subject_id)
     row = await session.scalar(
         select(AccountEmail)
         .where(AccountEmail.id == added.id, AccountEmail.token_hash == added.token_hash)
@@ -239,9 +249,7 @@ async def _confirm(session: AsyncSession, parts: Parts, added: AccountEmail) -> 
         raise LinkNotValid
     if row.confirmed_at is not None:
         return
-    if await accounts.is_taken(
-        session, row.store_id, row.email_index, row.email_generation, but=row.account_id
-    ):
+    if await accounts.is_taken(session, whose, indexes, but=row.account_id):
         raise LinkNotValid
     row.confirmed_at = parts.clock()
     await publish(session, EmailConfirmed(**_facts(row)), store_id=row.store_id, source="identity")

@@ -24,6 +24,7 @@ from services.privacy.domain.states import UNDECIDED, State
 from services.privacy.engine import decisions
 from services.privacy.engine.phases import begin, turn_back
 from services.privacy.engine.tasks import COLUMNS, also_of, is_part, lives_of, verb_of
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.models import PersonSubject, Request
 from services.privacy.policies import policy_of
 
@@ -197,6 +198,7 @@ async def _widen(
     }
     changed = (await session.execute(_ABOUT, about)).one()
     if is_asked:
+        await note(session, request.store_id, [Noted(request.id, Step.ANEW, {"round": changed.round})])
         await begin(session, request.store_id, [changed], state, expected=expected)
 
 
@@ -281,4 +283,7 @@ async def _repeat(
     }
     made = await session.scalar(upsert(Request).values(values).on_conflict_do_nothing().returning(Request))
     if made is not None:
+        facts = {name: values[name] for name in ("law", "purpose", "way")} | {"right": made.claim}
+        opened = Noted(made.id, Step.OPENED, facts)
+        await note(session, store_id, [opened, *decisions.verified(made.id, stands)], now=now)
         await begin(session, store_id, [made], State.RUNNING, expected=expected)

@@ -18,9 +18,9 @@ from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
 from services.privacy.domain.states import OVER, State, TaskState
 from services.privacy.domain.verification import ALIKE_WITHIN
-from services.privacy.evidence import certificates
 from services.privacy.engine.people import of_person
 from services.privacy.engine.tasks import lives_of
+from services.privacy.evidence import certificates
 from services.privacy.models import Participant, Request, RequestNote, Task
 from services.privacy.policies import Policy, policy_of
 from services.privacy.schemas import (

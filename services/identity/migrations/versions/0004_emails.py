@@ -6,8 +6,8 @@ from alembic import op
 from libs.common.migrations import isolate_stores
 from libs.common.tables import create_third
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 _TIME = sa.DateTime(timezone=True)
 
@@ -21,7 +21,6 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Uuid, nullable=False),
         sa.Column("subject_id", sa.Uuid, nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("email_index", sa.LargeBinary, nullable=False),
         sa.Column("email_subject_id", sa.Uuid, nullable=False),
         sa.Column("email_generation", sa.BigInteger, nullable=False),
         sa.Column("token_hash", sa.LargeBinary, nullable=False),
@@ -33,7 +32,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["account_id"], ["account.id"], name="fk_account_email_account_id_account", ondelete="CASCADE"
         ),
-        sa.UniqueConstraint("account_id", "email_index", name="uq_account_email_account_id_email_index"),
+        sa.UniqueConstraint(
+            "account_id", "email_subject_id", name="uq_account_email_account_id_email_subject_id"
+        ),
         sa.UniqueConstraint("store_id", "token_hash", name="uq_account_email_store_id_token_hash"),
     )
     op.create_index("ix_account_email_subject", "account_email", ["store_id", "subject_id"])
@@ -41,7 +42,7 @@ def upgrade() -> None:
     op.create_index(
         "uq_account_email_confirmed",
         "account_email",
-        ["store_id", "email_index"],
+        ["store_id", "email_subject_id"],
         unique=True,
         postgresql_where=sa.text("confirmed_at IS NOT NULL"),
     )
