@@ -7,8 +7,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from libs.common.migrations import isolate_stores
 from libs.common.tables import create_third
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 
 def upgrade() -> None:

@@ -6,8 +6,8 @@ from alembic import op
 from libs.common.migrations import isolate_stores
 from libs.common.tables import create_third
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 _TIME = sa.DateTime(timezone=True)
 
