@@ -218,3 +218,12 @@ def create_store_states() -> None:
     """Whether a store is open, closed or has ended, and what is left to remove of it."""
     for statement in _STORE_STATES:
         execute(statement)
+
+
+_THIRD = ("ALTER TABLE participant_job ADD COLUMN also jsonb NOT NULL DEFAULT '[]'",)
+
+
+def create_third() -> None:
+    """The other subjects of the person whom a task is about."""
+    for statement in _THIRD:
+        execute(statement)

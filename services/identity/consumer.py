@@ -26,6 +26,10 @@ _EXPIRED = (
     FORGET,
     # Nothing of a person is deleted by a timer while it is on hold (GDPR, Art. 18(2)).
     text(f"DELETE FROM sign_up WHERE expires_at < :now AND NOT {is_restricted('sign_up')}"),  # noqa: S608
+    text(
+        "DELETE FROM account_email WHERE expires_at < :now AND confirmed_at IS NULL"  # noqa: S608
+        f" AND NOT {is_restricted('account_email')}"
+    ),
     text(f"DELETE FROM account_session WHERE expires_at < :now AND NOT {is_restricted('account_session')}"),  # noqa: S608
 )
 

@@ -12,6 +12,8 @@ Problem
 ├── AlreadyClosed 409
 ├── NotClosed 409            there is nothing to reopen
 ├── CannotBeClosed 409       the platform's own store
+├── OwnEmail 409             the account is known by this address already
+├── TooManyEmails 409
 ├── WeakPassword 422
 └── NameDoesNotMatch 422     the store's name, typed to confirm that it is closed
 """
@@ -71,6 +73,28 @@ class LinkNotValid(NotFound):
     slug = "link-not-valid"
     title = "This link is not valid any more"
     detail = "Sign up again to get a new one."
+
+
+# --- Further addresses -----------------------------------------------------------------------------------
+
+EMAILS = 5
+EMAIL_LINK_LASTS = timedelta(hours=24)
+
+
+class OwnEmail(Conflict):
+    """409: nothing is to be added."""
+
+    slug = "own-email"
+    title = "This is the address of your account"
+    detail = "Give another one."
+
+
+class TooManyEmails(Conflict):
+    """409: one must go first."""
+
+    slug = "too-many-emails"
+    title = "Your account has enough addresses"
+    detail = "Remove one first."
 
 
 # --- Sign-in ---------------------------------------------------------------------------------------------

@@ -25,6 +25,17 @@ class Profile(
     addresses: Annotated[tuple[Address, ...], Category("user.contact.address"), Field(max_length=20)] = ()
 
 
+class FurtherEmail(
+    PersonalData,
+    retention=Retention.ACCOUNT,
+    purposes=[Purpose.PROVIDE_ACCOUNT],
+    legal_basis=LegalBasis.CONTRACT,
+):
+    """Another address that the owner of an account says is theirs."""
+
+    email: Annotated[EmailStr, Category("user.contact.email")]
+
+
 class Credentials(
     PersonalData,
     retention=Retention.ACCOUNT,

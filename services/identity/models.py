@@ -11,7 +11,7 @@ from libs.common import db
 from libs.common.db import impersonal
 from libs.common.personal.data import Sealed, SealedColumn
 from libs.common.throttle import Counting
-from services.identity.kinds import Credentials, Profile
+from services.identity.kinds import Credentials, FurtherEmail, Profile
 
 
 class Base(db.Base):
@@ -87,6 +87,38 @@ class SignUp(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+
+
+class AccountEmail(Base):
+    """Another address of an account, or one that waits for its confirmation."""
+
+    __tablename__ = "account_email"
+    __table_args__ = (
+        UniqueConstraint("account_id", "email_subject_id"),
+        UniqueConstraint("store_id", "token_hash"),
+        Index("ix_account_email_subject", "store_id", "subject_id"),
+        Index("ix_account_email_expires_at", "expires_at"),
+        Index(
+            "uq_account_email_confirmed", "store_id", "email_subject_id", unique=True,
+            postgresql_where=text("confirmed_at IS NOT NULL"),
+        ),
+    )  # fmt: skip
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    store_id: Mapped[UUID]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"))
+    subject_id: Mapped[UUID]
+    """Of the account's owner, whose row it is."""
+    generation: Mapped[int]
+    email_subject_id: Mapped[UUID]
+    """Whoever is known by this address: it is found by this, as an account is by its index."""
+    email_generation: Mapped[int]
+    token_hash: Mapped[bytes] = mapped_column(info=impersonal("hash of a random token"))
+    box: Mapped[Sealed[FurtherEmail]] = mapped_column(SealedColumn(FurtherEmail))
+    asked_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    """Of the link; an address that is confirmed stays."""
+    confirmed_at: Mapped[datetime | None]
 
 
 class AccountSession(Base):

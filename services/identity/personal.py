@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify
 from libs.common.personal.portable import Template, each, postal_address
-from services.identity.kinds import Credentials, Profile
-from services.identity.models import Account, AccountSession, SignUp
+from services.identity.kinds import Credentials, FurtherEmail, Profile
+from services.identity.models import Account, AccountEmail, AccountSession, SignUp
 
 _PERSON: Template = {
     "@type": "Person",
@@ -21,6 +21,15 @@ HOLDINGS: Sequence[Holding] = (
         table=AccountSession,
         on_erase=OnErase.DELETE,
         describe=("started_at", "rotated_at", "expires_at", "revoked_at"),
+    ),
+    Holding(
+        table=AccountEmail,
+        box="box",
+        kind=FurtherEmail,
+        on_erase=OnErase.DELETE,
+        describe=("asked_at", "confirmed_at"),
+        # Its owner confirmed this very address; another one is added and confirmed like it.
+        on_rectify=OnRectify.KEEP,
     ),
     Holding(
         table=SignUp,

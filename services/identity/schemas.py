@@ -110,6 +110,43 @@ class SettingsOut(BaseModel):
     grace_days: int
 
 
+# --- Further addresses -----------------------------------------------------------------------------------
+
+
+class FurtherEmailRequest(_Input):
+    """Another address. Without a language the mail is in the store's."""
+
+    email: Email
+    language: Language | None = None
+
+
+class EmailAdded(BaseModel):
+    """The same whatever the address is known for."""
+
+    detail: str = "A mail is on its way to this address. Follow it to go on."
+
+
+class EmailConfirmation(_Input):
+    """The token that arrived by mail, and the password of the account that asked for it."""
+
+    token: Token
+    password: Password
+
+
+class EmailView(BaseModel):
+    """An address; absent while processing is restricted."""
+
+    id: UUID
+    email: str | None
+    confirmed_at: datetime | None
+
+
+class EmailList(BaseModel):
+    """All there are: at most five."""
+
+    items: list[EmailView]
+
+
 # --- Tokens ----------------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,9 @@ class Settings(ServiceSettings):
     store_grace_days: int = Field(
         30, ge=0, le=365, description="How long a closed store can be opened again by its owner."
     )
-    mails_per_person: int = Field(5, ge=1, description="Sign-up mails per e-mail address in an hour.")
+    mails_per_person: int = Field(
+        5, ge=1, description="Mails per e-mail address in an hour, and further addresses an account adds."
+    )
 
     @field_validator("master_key")
     @classmethod

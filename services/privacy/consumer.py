@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.identity import AccountEnded, StoreEnded
+from libs.common.events.identity import AccountEnded, EmailConfirmed, EmailRemoved, StoreEnded
 from libs.common.events.privacy import (
     DatabaseRestored,
     ExportChunk,
+    Life,
     ParticipantAnnounced,
     StoreCleaned,
     TaskAnswered,
@@ -22,6 +23,7 @@ from libs.common.events.privacy import (
 from libs.common.inbox import Handlers, batched
 from libs.common.mail import SENDING
 from libs.common.personal.answers import Forged, check
+from libs.common.personal.errors import SubjectErased
 from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import STORES
 from libs.common.telemetry import meter
@@ -37,14 +39,16 @@ from services.privacy import (
     store_endings,
     watching,
 )
+from services.privacy.domain.problems import TooManySubjects
 from services.privacy.domain.states import KEYRING, TaskState
+from services.privacy.engine import people
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
 from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
-from services.privacy.models import Base, Participant
+from services.privacy.models import Base, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
 from services.privacy.settings import Settings, present
 
@@ -71,6 +75,7 @@ async def on_announced(session: AsyncSession, events: Sequence[Received[Particip
             values = {
                 "public_key": announced.public_key,
                 "data_map": announced.data_map,
+                "prepares": announced.prepares,
                 "announced_at": event.envelope.time,
             }
             await session.execute(
@@ -138,6 +143,42 @@ async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk
     await keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
 
 
+async def on_email_confirmed(session: AsyncSession, event: Received[EmailConfirmed]) -> None:
+    """Two subjects are one person, unless one was erased since, or the address is not the account's any more."""
+    if await session.get(RemovedEmail, event.data.alias_id) is not None:
+        return
+    account, address = _lives(event.data)
+    expected, now = sorted(present().participants), datetime.now(UTC)
+    try:
+        await people.join(session, event.envelope.store_id, account, address, now=now, expected=expected)
+    except SubjectErased:
+        logger.info("not joined: one of two subjects is erased")
+    except TooManySubjects:
+        logger.warning("not joined: a person has too many subjects")
+
+
+async def on_email_removed(session: AsyncSession, event: Received[EmailRemoved]) -> None:
+    """Whoever comes by the address from now on is somebody else."""
+    store_id, now = event.envelope.store_id, datetime.now(UTC)
+    noted = (
+        upsert(RemovedEmail)
+        .values(email_id=event.data.alias_id, store_id=store_id, removed_at=now)
+        .on_conflict_do_nothing()
+        .returning(RemovedEmail.email_id)
+    )
+    if await session.scalar(noted) is not None:
+        _, address = _lives(event.data)
+        expected = sorted(present().participants)
+        await people.separate(session, store_id, address, now=now, expected=expected)
+
+
+def _lives(data: EmailConfirmed | EmailRemoved) -> tuple[Life, Life]:
+    return (
+        Life(subject_id=data.subject_id, generation=data.generation),
+        Life(subject_id=data.alias_subject_id, generation=data.alias_generation),
+    )
+
+
 PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE)
 ENDINGS = Endings(service="privacy", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
@@ -146,6 +187,8 @@ HANDLERS: Handlers = {
     StoreEnded: store_endings.on_store_ended,
     StoreCleaned: store_endings.on_store_cleaned,
     AccountEnded: closings.on_account_ended,
+    EmailConfirmed: on_email_confirmed,
+    EmailRemoved: on_email_removed,
     ParticipantAnnounced: on_announced,
     TaskAnswered: on_answers,
     ExportChunk: on_chunks,

@@ -355,3 +355,69 @@ class EndingView(BaseModel):
     keys_destroyed_at: datetime | None
     erased_at: datetime | None
     parts: list[EndingPart]
+
+
+# --- People ----------------------------------------------------------------------------------------------
+
+
+class NamedSubject(BaseModel):
+    """A subject by its id, or by an address that it is derived from, which is kept nowhere."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    subject_id: UUID | None = None
+    email: Annotated[EmailStr, Field(max_length=254)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.subject_id is None) == (self.email is None):
+            raise ValueError("give subject_id or email")
+        return self
+
+
+class NewMerge(BaseModel):
+    """Two subjects of the store that are one person. `preview`: only say what each has."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [
+                {"subjects": [{"email": "ada@example.org"}, {"email": "ada.l@example.org"}], "preview": True}
+            ]
+        },
+    )
+
+    subjects: Annotated[list[NamedSubject], Field(min_length=2, max_length=2)]
+    preview: bool = False
+
+
+class NewSeparation(BaseModel):
+    """A subject that is somebody else after all."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"subject": {"email": "ada.l@example.org"}}]},
+    )
+
+    subject: NamedSubject
+
+
+class MergedSubject(BaseModel):
+    """What a subject has: its keys by what they are for, and its requests."""
+
+    subject_id: UUID
+    generation: int
+    keys: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        description="How many, by why data is kept: `account`, `order`, `accounting/2026`."
+    )
+    requests: Annotated[int, Field(ge=0, description="All that were ever made.")]
+    open: list[UUID] = Field(description="Requests that have not ended.")
+
+
+class MergeView(BaseModel):
+    """Two subjects, and whether they are one person now."""
+
+    merged: bool
+    subjects: list[MergedSubject]

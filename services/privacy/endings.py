@@ -13,6 +13,7 @@ import httpx
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common import inbox
 from libs.common.db import Database, ring_after_commit
 from libs.common.personal.keys import Bucketful, KeyringClient
 from libs.common.personal.vault import announce
@@ -185,8 +186,13 @@ async def expire_documents(work: Work) -> int:
     return len(rows) // _AT_ONCE
 
 
+_FORGET_REMOVED = text("DELETE FROM removed_email WHERE removed_at < :before")
+
+
 async def forget_attempts(work: Work) -> int:
-    """Counters whose window is over."""
+    """Counters whose window is over, and removed addresses that no topic, retry or replay can speak of any more."""
+    now = work.clock()
     async with work.database.platform_session() as session:
-        await session.execute(FORGET, {"now": work.clock()})
+        await session.execute(FORGET, {"now": now})
+        await session.execute(_FORGET_REMOVED, {"before": now - inbox.KEPT_FOR})
     return 0

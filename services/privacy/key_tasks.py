@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from libs.common.db import ALL_STORES, Query, Row
@@ -24,8 +24,10 @@ from libs.common.personal.vocabulary import Category, Purpose, Retention
 from libs.common.worker import Work
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
-from services.privacy.engine.tasks import Answer, is_part
+from services.privacy.engine.tasks import Answer, is_part, lives_of
 from services.privacy.settings import present
+
+T = TypeVar("T")
 
 _LEASE_SECONDS = 15.0
 _AT_ONCE = 500
@@ -39,7 +41,7 @@ _CLAIM = Query("""
             ORDER BY next_issue_at LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING request_id, verb
     )
-    SELECT request.id, request.store_id, subject_id, generation, claim, purpose, category, retired, round, verb
+    SELECT request.id, request.store_id, subject_id, generation, also, claim, purpose, category, retired, round, verb
     FROM claimed JOIN request ON request.id = claimed.request_id
 """)
 
@@ -75,17 +77,20 @@ async def ask_again(work: Work, row: Row) -> None:
 
 
 async def _destroyed(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]:
-    asked = [Erasure(row.store_id, row.subject_id, row.generation, row.id) for row in rows]
+    asked = [
+        Erasure(row.store_id, life.subject_id, life.generation, row.id)
+        for row in rows
+        for life in lives_of(row)
+    ]
     erased = await _keyring(work).destroy(asked)
-    return [(row.store_id, _after_destroying(row, one)) for row, one in zip(rows, erased, strict=True)]
+    return [(row.store_id, _after_destroying(row, some)) for row, some in _of_each(rows, erased)]
 
 
-def _after_destroying(row: Row, erased: Erased) -> Answer:
-    state = (
-        TaskState.RETAINED if erased.kept else TaskState.DONE if erased.destroyed else TaskState.NOTHING_HELD
-    )
-    kept = [_kept(key) for key in erased.kept]
-    content = {"outcome": state, "counts": {"keys": len(erased.destroyed)}, "retained": kept}
+def _after_destroying(row: Row, erased: Sequence[Erased]) -> Answer:
+    kept = [_kept(key) for one in erased for key in one.kept]
+    destroyed = sum(len(one.destroyed) for one in erased)
+    state = TaskState.RETAINED if kept else TaskState.DONE if destroyed else TaskState.NOTHING_HELD
+    content = {"outcome": state, "counts": {"keys": destroyed}, "retained": kept}
     return Answer(row.id, KEYRING, Verb(row.verb), row.round, state, content)
 
 
@@ -96,21 +101,24 @@ def _kept(key: KeptKey) -> dict[str, Any]:
 
 
 async def _checked(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]:
-    left = await _keyring(work).status([(row.store_id, row.subject_id) for row in rows])
+    left = await _left(work, rows)
     today = work.clock().date()
-    return [(row.store_id, _after_checking(row, keys, today)) for row, keys in zip(rows, left, strict=True)]
+    return [(row.store_id, _after_checking(row, some, today)) for row, some in _of_each(rows, left)]
 
 
-def _after_checking(row: Row, keys: Iterable[LiveKey], today: date) -> Answer:
-    open_still = sum(1 for key in keys if _should_be_gone(row, key, today))
+def _after_checking(row: Row, left: Sequence[Sequence[LiveKey]], today: date) -> Answer:
+    open_still = sum(
+        1
+        for life, keys in zip(lives_of(row), left, strict=True)
+        for key in keys
+        if key.generation <= life.generation and _should_be_gone(row, key, today)
+    )
     state = TaskState.FAILED if open_still else TaskState.DONE
     content = {"outcome": state, "counts": {"keys": open_still}, "reason": "live-keys" if open_still else ""}
     return Answer(row.id, KEYRING, Verb(row.verb), row.round, state, content)
 
 
 def _should_be_gone(row: Row, key: LiveKey, today: date) -> bool:
-    if key.generation > row.generation:
-        return False
     if key.retention is Retention.REQUEST:
         return key.bucket != str(row.id)
     kept_until = key.expires_on
@@ -125,23 +133,23 @@ async def _retired(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]
     async with work.database.transaction(ALL_STORES) as transaction:
         maps = await _DATA_MAPS.rows(transaction)
     entries = [entry for one in maps for entry in one.data_map if "kind" in entry]
+    concerned = [row for row in rows if _retentions(entries, row)]
     retirements = [
-        Retirement(
-            row.store_id, row.subject_id, row.generation,
-            retentions_concerned(
-                entries,
-                Purpose(row.purpose) if row.purpose else None,
-                Category(row.category) if row.category else None,
-            ),
-        )
-        for row in rows
-    ]  # fmt: skip
-    concerned = [one for one in retirements if one.retentions]
-    retired = iter(await _keyring(work).retire(concerned) if concerned else ())
-    return [
-        (row.store_id, _after_retiring(row, next(retired) if one.retentions else []))
-        for row, one in zip(rows, retirements, strict=True)
+        Retirement(row.store_id, life.subject_id, life.generation, _retentions(entries, row))
+        for row in concerned
+        for life in lives_of(row)
     ]
+    retired = await _keyring(work).retire(retirements) if retirements else []
+    ids = {row.id: [key_id for some in each for key_id in some] for row, each in _of_each(concerned, retired)}
+    return [(row.store_id, _after_retiring(row, ids.get(row.id, []))) for row in rows]
+
+
+def _retentions(entries: Sequence[Mapping[str, Any]], row: Row) -> Sequence[Retention]:
+    return retentions_concerned(
+        entries,
+        Purpose(row.purpose) if row.purpose else None,
+        Category(row.category) if row.category else None,
+    )
 
 
 _DATA_MAPS = Query("SELECT data_map FROM participant ORDER BY name")
@@ -159,8 +167,8 @@ def _after_retiring(row: Row, key_ids: Sequence[UUID]) -> Answer:
 
 async def _let_go(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]:
     """Destroy what is retired; who is on hold stays so, under the new keys."""
-    left = await _keyring(work).status([(row.store_id, row.subject_id) for row in rows])
-    held = [row for row, keys in zip(rows, left, strict=True) if any(key.restricted for key in keys)]
+    left = _of_each(rows, await _left(work, rows))
+    held = [row for row, each in left if any(key.restricted for keys in each for key in keys)]
     if held:
         await _keyring(work).restrict(_lives(held))
     key_ids = [UUID(key_id) for row in rows for key_id in row.retired or ()]
@@ -187,26 +195,28 @@ async def _lifted(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]:
 
 async def _closed(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]:
     objections = [
-        Objection(row.store_id, row.subject_id, row.generation, Purpose(row.purpose)) for row in rows
+        Objection(row.store_id, life.subject_id, life.generation, Purpose(row.purpose))
+        for row in rows
+        for life in lives_of(row)
     ]
     return _changed(rows, await _keyring(work).object(objections))
 
 
 def _lives(rows: Iterable[Row]) -> list[Life]:
-    return [Life(row.store_id, row.subject_id, row.generation) for row in rows]
+    return [Life(row.store_id, life.subject_id, life.generation) for row in rows for life in lives_of(row)]
 
 
-def _changed(rows: Iterable[Row], keys: Iterable[int]) -> list[tuple[UUID, Answer]]:
+def _changed(rows: Sequence[Row], keys: Sequence[int]) -> list[tuple[UUID, Answer]]:
     """Done in any case: what is minted later is closed as well."""
     return [
         (
             row.store_id,
             Answer(
                 row.id, KEYRING, Verb(row.verb), row.round, TaskState.DONE,
-                {"outcome": TaskState.DONE, "counts": {"keys": number}},
+                {"outcome": TaskState.DONE, "counts": {"keys": sum(each)}},
             ),
         )
-        for row, number in zip(rows, keys, strict=True)
+        for row, each in _of_each(rows, keys)
     ]  # fmt: skip
 
 
@@ -233,6 +243,19 @@ def _keyring(work: Work) -> KeyringClient:
         private_key=work.settings.service_key.get_secret_value(),
         http=work.http,
     )
+
+
+async def _left(work: Work, rows: Iterable[Row]) -> list[list[LiveKey]]:
+    """What the keyring still has, by subject."""
+    return await _keyring(work).status(
+        [(row.store_id, life.subject_id) for row in rows for life in lives_of(row)]
+    )
+
+
+def _of_each(rows: Sequence[Row], answers: Sequence[T]) -> list[tuple[Row, list[T]]]:
+    """The answers of the keyring, which has one for each subject, by request."""
+    waiting = iter(answers)
+    return [(row, list(islice(waiting, len(lives_of(row))))) for row in rows]
 
 
 def _by_store(answers: Iterable[tuple[UUID, Answer]]) -> dict[UUID, list[Answer]]:

@@ -56,6 +56,8 @@ class Participant(Base):
     public_key: Mapped[dict[str, Any]] = mapped_column(JSONB, info=impersonal("a public key"))
     data_map: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, info=impersonal("declarations"))
     announced_at: Mapped[datetime]
+    prepares: Mapped[bool] = mapped_column(server_default="false")
+    """Whether it is asked before anything of an erasure is destroyed."""
 
 
 class Request(Base):
@@ -159,6 +161,37 @@ class Request(Base):
     """Of an erasure that is not of everything: the keys that go once nothing lies under them any more."""
     begins_at: Mapped[datetime | None]
     """A restriction is lifted no sooner: the person is told before."""
+    also: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB(none_as_null=True), info=impersonal("ids of subjects")
+    )
+    """The other subjects of the person, whom it is about as well."""
+
+
+class PersonSubject(Base):
+    """A subject of somebody who has several at one store. Whoever has one only has no row."""
+
+    __tablename__ = "person_subject"
+    __table_args__ = (
+        PrimaryKeyConstraint("store_id", "subject_id", "generation"),
+        Index("ix_person_subject_person", "store_id", "person_id"),
+    )
+
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    person_id: Mapped[UUID]
+    joined_at: Mapped[datetime]
+
+
+class RemovedEmail(Base):
+    """An address that an account has no more, by a random id: word of its confirmation that comes later is old."""
+
+    __tablename__ = "removed_email"
+    __table_args__ = (Index("ix_removed_email_removed_at", "removed_at"),)
+
+    email_id: Mapped[UUID] = mapped_column(primary_key=True)
+    store_id: Mapped[UUID]
+    removed_at: Mapped[datetime]
 
 
 class Notice(Base):

@@ -26,6 +26,7 @@ from services.privacy.models import (
     Download,
     DownloadGrant,
     ExportChunk,
+    PersonSubject,
     PrivacyDesk,
     Request,
     RequestNote,
@@ -37,7 +38,7 @@ _CANCEL = text(f"""
         SELECT request.id FROM request
         JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[])) AS person (subject_id, generation)
             ON request.subject_id = person.subject_id AND request.generation <= person.generation
-        WHERE request.store_id = :store_id AND request.claim <> 'erasure'
+        WHERE request.store_id = :store_id
             AND (request.state IN ('received', 'verifying', 'deciding')
                 OR request.state = 'running' AND request.claim IN ('access', 'portability', 'explanation'))
         ORDER BY request.id FOR UPDATE OF request
@@ -104,7 +105,7 @@ HOLDINGS: Sequence[Holding] = (
             "decision", "ground", "completed_at",
         ),
         # With the address goes the link that was sent to it.
-        clears=("status_hash",), on_rectify=OnRectify.KEEP,
+        clears=("status_hash", "also"), on_rectify=OnRectify.KEEP,
         before_erase=end_other_requests,
     ),
     Holding(
@@ -138,6 +139,8 @@ HOLDINGS: Sequence[Holding] = (
         table=ArchivePieceRow, box="box", kind=ArchivePiece, bucket="request_id", on_erase=OnErase.DELETE,
         exported=False,
     ),
+    # Who was one person is known only for as long as there is one.
+    Holding(table=PersonSubject, on_erase=OnErase.DELETE, exported=False),
     Holding(table=Archive, on_erase=OnErase.DELETE, exported=False),
     Holding(table=DownloadGrant, on_erase=OnErase.DELETE, exported=False),
     Holding(table=Download, on_erase=OnErase.DELETE, describe=("request_id", "created_at", "expires_at")),

@@ -181,6 +181,7 @@ class Desk(BaseModel):
     decided_by: UUID | None = Field(None, description="An account; absent where it passed by itself.")
     escalated_at: datetime | None = None
     notes: int = Field(description="How many there are.")
+    subjects: Annotated[int, Field(ge=1, description="How many addresses of the person it is about.")] = 1
     may_decide: list[Literal["store", "platform"]]
     watch: Word | None = Field(None, description="What is said next about the deadline.")
     watch_at: datetime | None = None

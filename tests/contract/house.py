@@ -188,7 +188,11 @@ async def furnish(house: House, merchant: Person) -> Furnished:
     early = OrderConfirmed(order_id=uuid4(), version=2)
     await deliver(billing.HANDLERS, house.database("billing"), store_id, early)
     await house.carry(store_id)
-    sessions = await house.call("GET", f"/identity/v1/stores/{store_id}/sessions", headers=customer.headers)
+    me = f"/identity/v1/stores/{store_id}"
+    sessions = await house.call("GET", f"{me}/sessions", headers=customer.headers)
+    another = {"email": f"another-{uuid4().hex[:12]}@vitrine.example"}
+    await house.call("POST", f"{me}/me/emails", json=another, headers=customer.headers, expect=202)
+    emails = await house.call("GET", f"{me}/me/emails", headers=customer.headers)
     return Furnished(
         store_id,
         customer,
@@ -201,6 +205,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "order_id": sold["id"],
             "invoice_id": payment["invoice_id"],
             "session_id": sessions["items"][0]["id"],
+            "email_id": emails["items"][0]["id"],
             "request_id": request["id"],
             "document_id": str(uuid4()),
             "download_id": str(uuid4()),

@@ -135,6 +135,7 @@ class Person:
         person = await self._close_and_come_back(person)
         await self._be_answered(owner, person)
         await self._ask_without_account(owner)
+        await self._have_another_address(owner, person, variant)
         await self._err(owner, person, order)
         await self._dump("before the erasure")
         await self._exercise(person, "erasure", officer=owner)
@@ -150,7 +151,7 @@ class Person:
         [variant] = (await self.shop.product(owner.store_id, "pen"))["variants"]
         return owner, variant["id"]
 
-    async def _buy(self, store_id: str, variant: str) -> dict[str, Any]:
+    async def _buy(self, store_id: str, variant: str, email: str = "") -> dict[str, Any]:
         orders = f"/orders/v1/stores/{store_id}"
         cart = await self.shop.call("POST", f"{orders}/carts", expect=201)
         secret = {"Cart-Secret": cart["secret"]}
@@ -158,7 +159,7 @@ class Person:
         await self.shop.reaches(line, 200, method="PUT", json={"quantity": 2}, headers=secret)
         body = {
             "cart_id": cart["id"],
-            "contact": self.canaries.contact,
+            "contact": self.canaries.contact | ({"email": email} if email else {}),
             "payment_method": "bank_transfer",
         }
         return await self.shop.call("POST", f"{orders}/orders", json=body, headers=secret | key(), expect=201)
@@ -200,6 +201,24 @@ class Person:
         search = {"email": self.canaries.email}
         found = await self.shop.call("POST", f"{orders}/order-searches", json=search, headers=owner.headers)
         assert [one["id"] for one in found["items"]] == [order["id"]]
+
+    async def _have_another_address(self, owner: Account, person: Account, variant: str) -> None:
+        """They bought under it as a guest, say that it is theirs, and show it; both are one person then."""
+        email = f"second.{self.canaries.email}"
+        store, body = f"/identity/v1/stores/{owner.store_id}", {"email": email}
+        await self._buy(owner.store_id, variant, email)
+        await self.shop.call("POST", f"{store}/me/emails", json=body, headers=person.headers, expect=202)
+        token = (await self.shop.link_in_mail(email, "confirm-email")).rpartition("token=")[2]
+        shown = {"token": token, "password": PASSWORD}
+        await self.shop.call("POST", f"{store}/email-confirmations", json=shown, expect=204)
+        merges = f"/privacy/v1/stores/{owner.store_id}/merges"
+        both = {"subjects": [body, {"email": self.canaries.email}], "preview": True}
+
+        async def are_one() -> bool | None:
+            seen = await self.shop.call("POST", merges, json=both, headers=owner.headers)
+            return seen["merged"] or None
+
+        await until(are_one, "two addresses to be one person")
 
     async def _exercise(
         self, person: Account, right: str, late: str | None = None, officer: Account | None = None
@@ -381,6 +400,18 @@ class Person:
                 "POST",
                 f"{identity}/tokens",
                 {"json": {"grant_type": "password", "email": self.canaries.email, "password": word}},
+            ),
+            ("POST", f"{identity}/me/emails", {"json": {"email": f"{word} at work"}, "headers": person.headers}),
+            ("POST", f"{identity}/email-confirmations", {"json": {"token": "a" * 43, "password": word}}),
+            (
+                "POST",
+                f"/privacy/v1/stores/{store}/merges",
+                {"json": {"subjects": [{"email": f"{word}@vitrine.example"}] * 2}, "headers": owner.headers},
+            ),
+            (
+                "POST",
+                f"/privacy/v1/stores/{store}/separations",
+                {"json": {"subject": {"email": f"{word} at home"}}, "headers": owner.headers},
             ),
             ("PATCH", f"{identity}/me", {"json": {"name": word * 50}, "headers": person.headers}),
             ("POST", f"{orders}/orders", {"json": {"contact": self.canaries.contact}}),

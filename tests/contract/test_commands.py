@@ -267,6 +267,11 @@ async def _to_be_looked_at(house: House, ours: Furnished, _: Person) -> dict[str
     return {"names": names, "json": {"accepted": True, "seen": "A card."}}
 
 
+async def _to_be_merged(house: House, ours: Furnished, _: Person) -> dict[str, Any]:
+    both = [await house.person(ours.id) for _ in range(2)]
+    return {"json": {"subjects": [{"email": one.email} for one in both]}}
+
+
 _PDF = ("card.pdf", b"%PDF-1.7 a card", "application/pdf")
 _REQUESTS = "/privacy/v1/stores/{store_id}/requests"
 FIRST: Mapping[Route, Prepare] = {
@@ -284,6 +289,7 @@ FIRST: Mapping[Route, Prepare] = {
     ("POST", f"{_REQUESTS}/{{request_id}}/lifting"): _to_be_lifted,
     ("POST", f"{_REQUESTS}/{{request_id}}/notes"): _a_note,
     ("POST", f"{_REQUESTS}/{{request_id}}/documents/{{document_id}}/checks"): _to_be_looked_at,
+    ("POST", "/privacy/v1/stores/{store_id}/merges"): _to_be_merged,
     ("POST", "/privacy/v1/status/documents"): _to_be_shown,
 }
 """How to make the first of two calls with one key."""

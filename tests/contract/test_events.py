@@ -28,6 +28,8 @@ from libs.common.events.catalog import OfferedVariant, ProductPublished, StockRe
 from libs.common.events.identity import (
     AccountContact,
     AccountEnded,
+    EmailConfirmed,
+    EmailRemoved,
     StoreClosed,
     StoreEnded,
     StoreOpened,
@@ -92,6 +94,18 @@ class Story:
         return self.placed.lines[0].variant_id
 
 
+def _address(story: Story) -> dict[str, Any]:
+    """Of an account of the story's person; whoever had it before is named by another id."""
+    return {
+        "account_id": story.order_id,
+        "alias_id": story.request_id,
+        "subject_id": story.subject_id,
+        "generation": 1,
+        "alias_subject_id": story.request_id,
+        "alias_generation": 1,
+    }
+
+
 def _published(story: Story) -> ProductPublished:
     variant = OfferedVariant(
         variant_id=story.variant_id, sku="PEN-2", title="Another pen", price=story.placed.total
@@ -124,6 +138,8 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
         currency="EUR",
         version=2,
     ),
+    EmailConfirmed: lambda story: EmailConfirmed(**_address(story)),
+    EmailRemoved: lambda story: EmailRemoved(**_address(story)),
     ProductPublished: _published,
     OrderPlaced: lambda story: story.placed,
     OrderConfirmed: lambda story: OrderConfirmed(order_id=story.order_id),

@@ -10,7 +10,7 @@ from deploy.local.environment import SERVICES
 from tests.contract.house import House
 from tests.privacy.keyring.conftest import RunningKeyring
 
-PERSONAL = ("/identity/confirm", "/privacy/download")
+PERSONAL = ("/identity/confirm", "/identity/confirm-email", "/privacy/download")
 _OURS = re.compile(r"'none'|'self'|data:|'nonce-[\w-]{22}'")
 
 

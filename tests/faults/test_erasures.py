@@ -5,13 +5,14 @@ import random
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from deploy.local.environment import SERVICES
 from deploy.local.proof import Proof
 from deploy.local.shop import PASSWORD, Account, Order, key
-from tests.faults.conftest import Running, becomes
+from tests.faults.conftest import Running, address, becomes
 from tests.faults.people import Life, fingerprint, letters, remains
 
 SEED = 20_260_103
@@ -230,6 +231,42 @@ async def _is_done_or_looked_at(running: Running, request: dict[str, Any]) -> bo
     preview = await running.shop.call("GET", f"{path}/preview", headers=running.owner.headers)
     words = [one["word"] for part in preview["parts"] for one in part["obligations"]]
     return not preview["unanswered"] and words == ["order-under-way"]
+
+
+async def test_an_erasure_goes_on_over_an_address_that_is_found_meanwhile(running: Running) -> None:
+    """One service is down and the keys are gone already when the store finds out; nothing is left under either."""
+    await running.let_pass("erasure", "at-once")
+    person, other = await running.person(), address("guest")
+    orders = [await running.buy(person.email), await running.buy(other)]
+    for order in orders:
+        await running.shop.order_settles(order, "awaiting_payment")
+    lives = [Life.of(person), await _guest(running, orders[1])]
+    [billing] = running.processes("billing")
+    await billing.stop()
+    asked = await running.ask(person, "erasure")
+
+    async def others_are_done() -> bool:
+        parts = (await running.request(asked["id"]))["parts"]
+        return {part["participant"] for part in parts if part["state"] == "waiting"} == {"billing"}
+
+    await becomes(others_are_done, "everybody but billing to answer")
+    path = f"/privacy/v1/stores/{person.store_id}/merges"
+    body = {"subjects": [{"email": person.email}, {"email": other}]}
+    merged = await running.persist("POST", path, json=body, headers=running.owner.headers | key())
+    assert merged.status_code == 201
+    await billing.start()
+    await running.ends(asked["id"])
+    for life in lives:
+        assert await remains(running, life) == {}
+    linked = "SELECT count(*) FROM person_subject WHERE store_id = $1"
+    assert await running.databases.value("privacy", linked, lives[0].store_id) == 0
+    await running.holds()
+
+
+async def _guest(running: Running, order: Order) -> Life:
+    query = "SELECT store_id, subject_id, generation FROM orders WHERE id = $1"
+    [row] = await running.databases.rows("orders", query, UUID(order.id))
+    return Life(row["store_id"], row["subject_id"], row["generation"])
 
 
 async def test_replaying_everything_twice_changes_no_row_and_recreates_nobody(running: Running) -> None:

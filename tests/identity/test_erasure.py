@@ -28,7 +28,7 @@ def participant(identity_environment: Mapping[str, str], monkeypatch: pytest.Mon
     return Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
 
 
-async def _destroy_keys(world: World, keyring: RunningKeyring, person: Person) -> UUID:
+async def destroy_keys(world: World, keyring: RunningKeyring, person: Person) -> UUID:
     """What the privacy service does first."""
     subject_id = await world.parts.vault.subject_id(person.store_id, person.email)
     await keyring.client("privacy").destroy([Erasure(person.store_id, subject_id, 1, uuid4())])
@@ -36,7 +36,7 @@ async def _destroy_keys(world: World, keyring: RunningKeyring, person: Person) -
     return subject_id
 
 
-async def _task(
+async def carry_out(
     world: World, participant: Participant, store_id: UUID, subject_id: UUID, verb: Verb
 ) -> Outcome:
     task = TaskIssued(request_id=uuid4(), verb=verb, subject_id=subject_id, generation=1)
@@ -65,7 +65,7 @@ async def test_an_erased_person_is_a_stranger(
     world: World, store_id: UUID, keyring: RunningKeyring, participant: Participant
 ) -> None:
     person = await world.person(store_id)
-    subject_id = await _destroy_keys(world, keyring, person)
+    subject_id = await destroy_keys(world, keyring, person)
     # The keys are gone, the rows are not yet: nothing tells this from an unknown person.
     unknown = await world.sign_in(store_id, an_email())
     refused = await world.sign_in(store_id, person.email)
@@ -74,9 +74,9 @@ async def test_an_erased_person_is_a_stranger(
     assert me.status_code == 404
     assert (await rows_of(world, store_id, subject_id))["account"] == 1
 
-    assert await _task(world, participant, store_id, subject_id, Verb.ERASE) is Outcome.DONE
+    assert await carry_out(world, participant, store_id, subject_id, Verb.ERASE) is Outcome.DONE
     assert await rows_of(world, store_id, subject_id) == dict.fromkeys(TABLES, 0)
-    assert await _task(world, participant, store_id, subject_id, Verb.VERIFY_ERASED) is Outcome.DONE
+    assert await carry_out(world, participant, store_id, subject_id, Verb.VERIFY_ERASED) is Outcome.DONE
     refused = await world.sign_in(store_id, person.email)
     assert (refused.status_code, refused.content) == (401, unknown.content)
     assert (await world.refresh(store_id, person.refresh_token)).status_code == 401
@@ -90,9 +90,9 @@ async def test_who_comes_back_begins_anew(
 ) -> None:
     """Also while the rows of the earlier life still wait to be cleaned."""
     before = await world.person(store_id)
-    subject_id = await _destroy_keys(world, keyring, before)
+    subject_id = await destroy_keys(world, keyring, before)
     if cleaned:
-        await _task(world, participant, store_id, subject_id, Verb.ERASE)
+        await carry_out(world, participant, store_id, subject_id, Verb.ERASE)
     assert (await world.sign_up(store_id, before.email, "a new passphrase")).status_code == 202
     async with world.parts.database.session(store_id) as session:
         await session.execute(
@@ -103,7 +103,7 @@ async def test_who_comes_back_begins_anew(
     caller = await world.app.state.tokens.verify(answer.json()["access_token"])
     assert (caller.subject_id, caller.generation) == (subject_id, 2)
     # The late clean-up of the earlier life leaves the new one alone.
-    await _task(world, participant, store_id, subject_id, Verb.ERASE)
+    await carry_out(world, participant, store_id, subject_id, Verb.ERASE)
     assert (await world.sign_in(store_id, before.email, "a new passphrase")).status_code == 200
     assert (await world.refresh(store_id, before.refresh_token)).status_code == 401
 
@@ -131,8 +131,8 @@ async def test_a_merchants_erasure_leaves_the_store(
     world: World, merchant: Person, keyring: RunningKeyring, participant: Participant
 ) -> None:
     store_id = await world.open_store(merchant)
-    subject_id = await _destroy_keys(world, keyring, merchant)
-    await _task(world, participant, merchant.store_id, subject_id, Verb.ERASE)
+    subject_id = await destroy_keys(world, keyring, merchant)
+    await carry_out(world, participant, merchant.store_id, subject_id, Verb.ERASE)
     assert (await world.http.get(f"/identity/v1/stores/{store_id}")).status_code == 200
     async with world.parts.database.session(store_id) as session:
         assert await session.scalar(text("SELECT count(*) FROM membership")) == 0

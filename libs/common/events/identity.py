@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import EmailStr
+from pydantic import EmailStr, Field
 
 from libs.common.events import Event, PersonalEvent
 from libs.common.money import Currency
@@ -71,3 +71,31 @@ class AccountEnded(
 
     account_id: UUID
     contact: Sealed[AccountContact]
+
+
+class EmailConfirmed(
+    Event, type="vitrine.identity.email-confirmed.v1", topic="identity.accounts", key="account_id"
+):
+    """The owner of an account showed that another address is theirs too: both subjects are one person."""
+
+    account_id: UUID
+    alias_id: UUID
+    """Of the address in this account, until it is removed."""
+    subject_id: UUID
+    generation: Annotated[int, Field(ge=1)]
+    alias_subject_id: UUID
+    """Whoever was known by that address."""
+    alias_generation: Annotated[int, Field(ge=1)]
+
+
+class EmailRemoved(
+    Event, type="vitrine.identity.email-removed.v1", topic="identity.accounts", key="account_id"
+):
+    """The address is not the account's any more: whoever comes by it is somebody else."""
+
+    account_id: UUID
+    alias_id: UUID
+    subject_id: UUID
+    generation: Annotated[int, Field(ge=1)]
+    alias_subject_id: UUID
+    alias_generation: Annotated[int, Field(ge=1)]

@@ -30,6 +30,9 @@ class Verb(StrEnum):
     PREVIEW = "preview"
     """Count what you hold, what you would have to keep and what speaks against an erasure. Changes nothing."""
     EXPORT = "export"
+    PREPARE = "prepare"
+    """Before anything of an erasure is destroyed: collect what you need to find and to tell those who have the person's
+    data from you, and tell them. Asked of whoever announced that they `prepare`; nothing goes before they are done."""
     ERASE = "erase"
     VERIFY_ERASED = "verify-erased"
     RECTIFY = "rectify"
@@ -60,6 +63,13 @@ class Skipped(StrEnum):
     """It remembers ids, so that nothing late brings somebody back."""
     NO_BOX = "no-box"
     """Of the erasure of a part: no key was replaced for it."""
+
+
+class Life(BaseModel, frozen=True, extra="ignore"):
+    """One generation of a subject."""
+
+    subject_id: UUID
+    generation: Annotated[int, Field(ge=1)]
 
 
 class Retained(BaseModel):
@@ -118,6 +128,13 @@ class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.ta
     """For `recognise`: the number of an order that the person says is theirs."""
     proposal: Sealed[Proposal] | None = None
     """For `rectify`, and for the preview of one."""
+    also: list[Life] = []
+    """Other subjects of the same person: what is asked is asked about all of them, and answered once for all."""
+
+    @property
+    def lives(self) -> list[Life]:
+        """Everybody whom the task is about, the subject of the request first."""
+        return [Life(subject_id=self.subject_id, generation=self.generation), *self.also]
 
 
 class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privacy.answers", key="request_id"):
@@ -239,6 +256,8 @@ class ParticipantAnnounced(
     participant: ParticipantName
     public_key: dict[str, Any]
     data_map: list[dict[str, Any]]
+    prepares: bool = False
+    """Whether it must tell somebody of an erasure while what names the person still opens."""
 
 
 class DatabaseRestored(

@@ -47,19 +47,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from libs.common.db import fetch
-from libs.common.events.privacy import Retained, Skipped
+from libs.common.events.privacy import Retained, Skipped, TaskIssued
 from libs.common.personal.data import PersonalData
 from libs.common.personal.holdings import Attached, Holding, OnErase, is_impersonal
 from libs.common.personal.vocabulary import Retention
 
 
 class Asked(NamedTuple):
-    """One person's part of a batch of tasks."""
+    """One subject's part of a batch of tasks; a person may have several in one request."""
 
     request_id: UUID
     store_id: UUID
     subject_id: UUID
     generation: int
+
+
+def asked_of(task: TaskIssued, store_id: UUID) -> list[Asked]:
+    """All subjects that a task is about: what is counted for its request is counted over them."""
+    return [Asked(task.request_id, store_id, life.subject_id, life.generation) for life in task.lives]
 
 
 def asked_table() -> FromClause:

@@ -205,6 +205,8 @@ class Gathering:
     traceparent: str | None = None
     """The trace that the task came with."""
     portable: bool = False
+    also: Sequence[Asked] = ()
+    """The other subjects of the same person, whose records go into the same chunks."""
     counts: Counter[str] = field(default_factory=Counter[str])
     sent: int = 0
     _waiting: list[Record] = field(default_factory=list[Record])
@@ -215,6 +217,11 @@ class Gathering:
     def verb(self) -> Verb:
         """What was asked."""
         return Verb.EXPORT
+
+    @property
+    def lives(self) -> list[Asked]:
+        """All subjects whose records are gathered."""
+        return [self.asked, *self.also]
 
     def add(self, record: Record) -> list[Record]:
         """Take a record in; returns the records of a chunk that is full without it, if so. Raises Unreadable."""
@@ -246,7 +253,7 @@ class Gathering:
 
     def anew(self) -> "Gathering":
         """The same request, from the beginning."""
-        return Gathering(self.asked, self.round, self.traceparent, self.portable)
+        return Gathering(self.asked, self.round, self.traceparent, self.portable, self.also)
 
     @property
     def digest(self) -> str:

@@ -77,15 +77,16 @@ async def recognised(
 ) -> set[UUID]:
     """The requests whose order is their person's. The same work for an order that is somebody else's, or nobody's."""
     found: set[UUID] = set()
+    asked = [(task, life) for task in tasks for life in task.lives]
     for holding in holdings:
         if holding.order_number is not None:
             query = _RECOGNISED.format(table=holding.name, number=holding.order_number)
             rows = await fetch(
                 session, query, store_id,
-                [task.request_id for task in tasks],
-                [task.subject_id for task in tasks],
-                [task.generation for task in tasks],
-                [task.order_number for task in tasks],
+                [task.request_id for task, _ in asked],
+                [life.subject_id for _, life in asked],
+                [life.generation for _, life in asked],
+                [task.order_number for task, _ in asked],
             )  # fmt: skip
             found |= {row["request_id"] for row in rows}
     return found

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 from sqlalchemy import ARRAY, Index, PrimaryKeyConstraint, Uuid, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -55,6 +56,9 @@ class ParticipantJob(Base):
     category: Mapped[str | None] = mapped_column(info=impersonal("a word of the vocabulary"))
     retired: Mapped[list[UUID]] = mapped_column(
         ARRAY(Uuid), server_default="{}", info=impersonal("ids of keys")
+    )
+    also: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, server_default=text("'[]'::jsonb"), info=impersonal("ids of subjects")
     )
 
 
@@ -108,7 +112,7 @@ _SAVE = """
     SELECT request_id, verb, $1, round, CAST(answer AS jsonb)
     FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::text[]) AS given (request_id, verb, round, answer)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, answer = excluded.answer,
-        subject_id = NULL, generation = NULL, next_try_at = NULL, proposal = NULL
+        subject_id = NULL, generation = NULL, also = '[]', next_try_at = NULL, proposal = NULL
     WHERE job.round <= excluded.round
 """
 
@@ -129,17 +133,17 @@ async def save(session: AsyncSession, store_id: UUID, answers: Sequence[TaskAnsw
 _NOTE = """
     INSERT INTO participant_job AS job
         (request_id, verb, store_id, round, subject_id, generation, traceparent, portable, proposal,
-         purpose, category, retired, next_try_at)
+         purpose, category, retired, also, next_try_at)
     SELECT request_id, verb, $1, round, subject_id, generation, traceparent, portable, proposal,
-        purpose, category, CAST(retired AS uuid[]), now()
+        purpose, category, CAST(retired AS uuid[]), CAST(also AS jsonb), now()
     FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[], $8::boolean[], $9::bytea[],
-            $10::text[], $11::text[], $12::text[])
+            $10::text[], $11::text[], $12::text[], $13::text[])
         AS task (request_id, verb, round, subject_id, generation, traceparent, portable, proposal,
-            purpose, category, retired)
+            purpose, category, retired, also)
     ON CONFLICT (request_id, verb) DO UPDATE SET round = excluded.round, subject_id = excluded.subject_id,
         generation = excluded.generation, answer = NULL, attempts = 0, next_try_at = excluded.next_try_at,
         issued_at = excluded.issued_at, portable = excluded.portable, proposal = excluded.proposal,
-        purpose = excluded.purpose, category = excluded.category, retired = excluded.retired
+        purpose = excluded.purpose, category = excluded.category, retired = excluded.retired, also = excluded.also
     WHERE job.round < excluded.round
 """
 
@@ -162,6 +166,7 @@ async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued
         [task.category for task in tasks],
         # An array of arrays must be rectangular, so each comes as text.
         ["{" + ",".join(map(str, task.retired)) + "}" for task in tasks],
+        [orjson.dumps([life.model_dump(mode="json") for life in task.also]).decode() for task in tasks],
     )  # fmt: skip
     ring_after_commit(session, CHANNEL)
 
@@ -182,6 +187,13 @@ class Job:
     proposal: Sealed[Proposal] | None = None
     scope: Scope = WHOLE
     retired: Sequence[UUID] = ()
+    also: Sequence[Asked] = ()
+    """The other subjects of the same person."""
+
+    @property
+    def lives(self) -> list[Asked]:
+        """All subjects that the task is about."""
+        return [self.asked, *self.also]
 
 
 class UnderWay(Protocol):
@@ -202,7 +214,7 @@ _CLAIM = Query("""
         WHERE answer IS NULL AND next_try_at <= now() AND verb = ANY(CAST(:verbs AS text[]))
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     RETURNING request_id, verb, store_id, subject_id, generation, round, traceparent, portable, proposal,
-        purpose, category, retired
+        purpose, category, retired, also
 """)
 
 
@@ -223,6 +235,10 @@ async def claim(database: Database, verbs: Iterable[Verb]) -> list[Job]:
                     Category(row.category) if row.category else None,
                 ),
                 row.retired,
+                [
+                    Asked(row.request_id, row.store_id, UUID(one["subject_id"]), one["generation"])
+                    for one in row.also
+                ],
             )
             for row in rows
         ]

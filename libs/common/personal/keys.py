@@ -180,6 +180,17 @@ class Fate:
     restricted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A subject as the keyring knows it: the generation that lives, or was erased, and the keys that still open.
+    Generation 0: the keyring has never met it.
+    """
+
+    generation: int
+    erased: bool
+    keys: Sequence[LiveKey]
+
+
 class KeyringClient:
     """Raises KeyringUnavailable when there is no answer, KeyForbidden when this service may not ask."""
 
@@ -334,6 +345,13 @@ class KeyringClient:
     async def status(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[list[LiveKey]]:
         """The keys that still open for each (store, subject), to prove an erasure by."""
         return [[_live(key) for key in item["keys"]] for item in await self._status(subjects)]
+
+    async def standings(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[Standing]:
+        """How each (store, subject) stands. For the privacy service."""
+        return [
+            Standing(item["generation"], item["erased"], [_live(key) for key in item["keys"]])
+            for item in await self._status(subjects)
+        ]
 
     async def objections(self, subjects: Sequence[tuple[UUID, UUID]]) -> list[list[Objection]]:
         """What each (store, subject) has objected to."""

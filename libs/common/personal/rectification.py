@@ -65,20 +65,24 @@ async def judge(
     database: Database,
     vault: Vault,
     holdings: Iterable[Holding],
-    asked: Asked,
+    lives: Sequence[Asked],
     corrections: Iterable[Correction],
 ) -> Verdict:
-    """What would change and what is refused; nothing changes. Raises Unreadable, KeyringUnavailable."""
+    """What would change and what is refused, over all subjects of a person; nothing changes.
+
+    Raises Unreadable, KeyringUnavailable.
+    """
     verdict = Verdict({one.category: one.value for one in corrections})
     met: list[tuple[Holding, int]] = []
-    async with database.session(asked.store_id) as session:
+    async with database.session(lives[0].store_id) as session:
         for holding in _concerned(holdings, verdict.corrections):
-            number = 0
-            async for page in pages(session, vault, holding, asked):
-                number += len(page)
-                for row, opened in page:
-                    await _judge(session, vault, holding, (row, opened.data), verdict)
-            met.append((holding, number))
+            for asked in lives:
+                number = 0
+                async for page in pages(session, vault, holding, asked):
+                    number += len(page)
+                    for row, opened in page:
+                        await _judge(session, vault, holding, (row, opened.data), verdict)
+                met.append((holding, number))
     for category in verdict.refused:
         del verdict.corrections[category]
     for holding, number in met:

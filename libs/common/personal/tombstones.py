@@ -69,6 +69,11 @@ async def erased_among(session: AsyncSession, subjects: Iterable[Subject]) -> se
     return {(row["store_id"], row["subject_id"], row["generation"]) for row in rows}
 
 
+async def hold_off(session: AsyncSession, subjects: Iterable[Subject]) -> None:
+    """Nobody writes about these people, and none of them is erased, until the session ends. Not after `guard`."""
+    await fetch(session, _OWN, _lock_keys(subjects))
+
+
 async def bury(session: AsyncSession, subjects: Iterable[Subject]) -> None:
     """Refuse these generations from now on; waits for writers that passed the guard before.
 

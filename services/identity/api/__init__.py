@@ -1,8 +1,8 @@
 """Routes, by noun."""
 
-from services.identity.api import accounts, keys, pages, sessions, stores
+from services.identity.api import accounts, emails, keys, pages, sessions, stores
 
-ROUTERS = [accounts.router, sessions.router, stores.router, keys.router]
+ROUTERS = [accounts.router, emails.router, sessions.router, stores.router, keys.router]
 PAGES = pages.router
 
 __all__ = ["PAGES", "ROUTERS"]

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text, union_all
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,7 +23,7 @@ from libs.common.outbox import publish
 from libs.common.pace import until_step
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
-from libs.common.personal.tombstones import guard
+from libs.common.personal.tombstones import Subject, guard
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
 from libs.common.personal.vocabulary import Purpose
 from libs.common.throttle import Bound
@@ -35,7 +35,7 @@ from services.identity.domain import (
     normal_password,
 )
 from services.identity.kinds import Credentials, Profile
-from services.identity.models import Account, SignUp, Store
+from services.identity.models import Account, AccountEmail, SignUp, Store
 from services.identity.parts import Parts
 from services.identity.passwords import common_passwords
 from services.identity.service.stores import store_of
@@ -98,7 +98,7 @@ async def _apply(parts: Parts, store: Store, applicant: Applicant, password_hash
         mails = Bound(b"mails" + indexes[0], parts.settings.mails_per_person, _HOUR)
         if await throttle.count(session, store.store_id, [mails], parts.clock()):
             return
-        if await _has_account(session, store.store_id, indexes, generation):
+        if await is_taken(session, (store.store_id, subject_id, generation), indexes):
             mail.post(session, exists_letter, **person)
             return
         await _replace_sign_up(
@@ -142,18 +142,37 @@ async def _sealed(
     return [one.box for one in sealed], min(one.generation for one in sealed)
 
 
-async def _has_account(
-    session: AsyncSession, store_id: UUID, indexes: Sequence[bytes], generation: int
+async def is_taken(
+    session: AsyncSession, of: Subject, indexes: Sequence[bytes], *, but: UUID | None = None
 ) -> bool:
-    """An account of an earlier generation awaits its erasure and counts as none."""
-    found = await session.scalar(
-        select(Account.id).where(
-            Account.store_id == store_id,
-            Account.email_index.in_(indexes),
-            Account.generation >= generation,
-        )
+    """Whether an address is an account's, or a confirmed one of an account: by its indexes, and by whoever is known by
+    it. `but` is an account that does not count.
+
+    An account of an earlier generation awaits its erasure and counts as none.
+    """
+    store_id, subject_id, generation = of
+    own = select(Account.id).where(
+        Account.store_id == store_id,
+        Account.email_index.in_(indexes),
+        Account.generation >= generation,
+        Account.id != but,
     )
-    return found is not None
+    further = select(AccountEmail.account_id).where(
+        AccountEmail.store_id == store_id,
+        AccountEmail.email_subject_id == subject_id,
+        AccountEmail.email_generation >= generation,
+        AccountEmail.confirmed_at.is_not(None),
+        AccountEmail.account_id != but,
+    )
+    return await session.scalar(union_all(own, further).limit(1)) is not None
+
+
+_HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('address of ' || :subject_id, 0))")
+
+
+async def hold_address(session: AsyncSession, subject_id: UUID) -> None:
+    """No other account gets the address that this subject is derived from until the session ends."""
+    await session.execute(_HOLD_ADDRESS, {"subject_id": str(subject_id)})
 
 
 async def _replace_sign_up(session: AsyncSession, indexes: Sequence[bytes], **values: Any) -> None:
@@ -231,7 +250,8 @@ async def _make_account(
 ) -> None:
     if sign_up.profile is None or sign_up.credentials is None:
         raise LinkNotValid
-    if await _has_account(session, sign_up.store_id, indexes, sign_up.generation):
+    await hold_address(session, sign_up.subject_id)
+    if await is_taken(session, (sign_up.store_id, sign_up.subject_id, sign_up.generation), indexes):
         raise LinkNotValid
     await session.execute(
         delete(Account).where(Account.store_id == sign_up.store_id, Account.email_index.in_(indexes))

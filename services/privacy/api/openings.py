@@ -37,7 +37,14 @@ async def opened_once(
         request,
         key,
         store_id=store_id,
-        caller=str(caller.customer if caller.role is Role.CUSTOMER else caller.account_id),
+        caller=_name(caller),
         make=make,
         status=lambda: 200 if joined else 201,
     )
+
+
+def _name(caller: Caller) -> str:
+    """Whoever came back after an erasure is somebody else, who must not meet the replies of before."""
+    if caller.role is Role.CUSTOMER:
+        return f"{caller.customer}:{caller.generation}"
+    return str(caller.account_id)

@@ -56,6 +56,7 @@ async def open_request(
 ) -> Response:
     """Use a right. A session is proof enough of who asks; the answer goes to the account's own address."""
     asking = await opening.signed_in(
+        request.app.state.database,
         vault,
         caller=caller,
         asked=wanted.asked(),

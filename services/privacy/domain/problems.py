@@ -34,6 +34,29 @@ class ErasureUnderWay(Conflict):
     detail = "An erasure you asked for has not ended yet."
 
 
+class TooManySubjects(Conflict):
+    """409: a person has only so many subjects at one store."""
+
+    slug = "too-many-subjects"
+    title = "This person has too many addresses already"
+
+
+class SubjectUnknown(Unprocessable):
+    """422: nobody of this name has ever been met at this store."""
+
+    slug = "subject-unknown"
+    title = "Nobody is known by this address or id"
+    detail = "Check both; an id is one of this store, and an address one that somebody has used here."
+
+
+class SameSubject(Unprocessable):
+    """422: two names for one subject."""
+
+    slug = "same-subject"
+    title = "These two are the same subject already"
+    detail = "Name two different ones."
+
+
 class NotDecidable(Conflict):
     """409: the request is not, or no longer, waiting for a decision."""
 

@@ -36,7 +36,7 @@ TURNS: Mapping[State, frozenset[State]] = MappingProxyType(
         State.RECEIVED: frozenset({State.VERIFYING, State.REFUSED, State.CANCELLED}),
         State.VERIFYING: frozenset({State.DECIDING, State.REFUSED, State.CANCELLED}),
         State.DECIDING: frozenset({State.RUNNING, State.REFUSED, State.CANCELLED}),
-        # Only an export can be cancelled once it runs: an erasure of the same person ends it.
+        # An erasure of the same person ends an export that runs; one that another does for all, too.
         State.RUNNING: frozenset({State.CHECKING, State.COMPLETED, State.CANCELLED}),
         State.CHECKING: frozenset({State.RUNNING, State.COMPLETED}),
         State.COMPLETED: frozenset(),

@@ -18,8 +18,17 @@ from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState, 
 from services.privacy.engine import decisions
 from services.privacy.engine.archives import assemble, is_export
 from services.privacy.engine.chunks import incomplete
-from services.privacy.engine.phases import PAUSES, ask_anew, begin, follow_keyring, let_forget, let_go, turn
-from services.privacy.engine.tasks import COLUMNS, Answer, is_led, is_part, traces_of, verb_of
+from services.privacy.engine.phases import (
+    PAUSES,
+    ask_anew,
+    begin,
+    follow_keyring,
+    let_begin,
+    let_forget,
+    let_go,
+    turn,
+)
+from services.privacy.engine.tasks import COLUMNS, Answer, is_led, is_part, traces_of, verb_of, verbs_of
 
 _LOCK = text(f"""
     SELECT {COLUMNS} FROM request
@@ -81,6 +90,8 @@ async def _record(
     taken = await _take(session, store_id, [_refused(one) if one in lacking else one for one in wanted])
     if led := [requests[id_] for id_, who, _ in taken if who == KEYRING and _is_led(requests[id_])]:
         await follow_keyring(session, store_id, led)
+    if told := [requests[id_] for id_, _, verb in taken if verb is Verb.PREPARE]:
+        await let_begin(session, store_id, told)
     if gone := [requests[id_] for id_, who, verb in taken if who == KEYRING and verb is Verb.VERIFY_ERASED]:
         await let_forget(session, store_id, [one for one in gone if is_part(one)])
     if anew := {one.request_id for one in lacking}:
@@ -91,7 +102,7 @@ async def _record(
 def _is_wanted(answer: Answer, request: Row[Any] | None) -> bool:
     return (
         request is not None
-        and verb_of(Right(request.claim), State(request.state)) is answer.verb
+        and answer.verb in verbs_of(Right(request.claim), State(request.state))
         and request.round == answer.round
     )
 
@@ -114,11 +125,12 @@ def _refused(answer: Answer) -> Answer:
 
 def _one_each(answers: Iterable[Answer]) -> list[Answer]:
     """Of several answers to one task the first that is terminal, or else the last."""
-    chosen: dict[tuple[UUID, str], Answer] = {}
+    chosen: dict[tuple[UUID, str, Verb], Answer] = {}
     for answer in answers:
-        known = chosen.get((answer.request_id, answer.participant))
+        place = answer.request_id, answer.participant, answer.verb
+        known = chosen.get(place)
         if known is None or known.state not in TERMINAL:
-            chosen[answer.request_id, answer.participant] = answer
+            chosen[place] = answer
     return list(chosen.values())
 
 

@@ -103,6 +103,19 @@ def announced(
     }
 
 
+def carried_on(policy: Policy, right: Right, law: Law, *, now: datetime) -> dict[str, Any]:
+    """Where a request stands that does for more subjects of a person what was decided before."""
+    deadline = deadline_for(policy.country, law, right, received_at=now, opened_at=now, verified_at=now)
+    return {
+        "verified_at": now,
+        "state": State.RUNNING,
+        "steps": [_step(State.DECIDING, now), _step(State.RUNNING, now)],
+        "decision": Decision.BY_ITSELF,
+        "decided_at": now,
+        **timed(deadline),
+    }
+
+
 def _step(state: State, now: datetime) -> dict[str, str]:
     return {"state": state, "at": now.isoformat()}
 
@@ -328,6 +341,12 @@ async def cancel(session: AsyncSession, request: Row[Any], *, now: datetime) -> 
     if State(request.state) not in UNDECIDED:
         raise NotDecidable
     await _end(session, request, State.CANCELLED, now)
+
+
+async def absorb(session: AsyncSession, request: Row[Any], *, now: datetime) -> None:
+    """Another request of the person does the same, for all of their subjects: this one ends, and they are told so."""
+    await _end(session, request, State.CANCELLED, now)
+    await notify(session, request, "request-under-way", now=now)
 
 
 async def _end(session: AsyncSession, request: Row[Any], state: State, now: datetime, **decided: Any) -> None:

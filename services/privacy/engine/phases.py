@@ -21,7 +21,17 @@ from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
-from services.privacy.engine.tasks import COLUMNS, RUNS, SOURCE, ids_of, is_led, is_part, task, verb_of
+from services.privacy.engine.tasks import (
+    COLUMNS,
+    RUNS,
+    SOURCE,
+    ids_of,
+    is_led,
+    is_part,
+    lives_of,
+    task,
+    verb_of,
+)
 from services.privacy.models import Request
 from services.privacy.settings import present
 
@@ -63,6 +73,22 @@ _EXPECT = text(f"""
             state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
         RETURNING task.request_id, task.store_id, task.participant, task.verb
     ){_NOTE_ISSUED}
+""")  # noqa: S608 - a constant of this module
+# Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
+_EXPECT_PREPARATIONS = text(f"""
+    WITH asked AS (
+        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
+        SELECT request.id, name, 'prepare', request.store_id, now() + make_interval(secs => :first)
+        FROM request, participant
+        WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id AND prepares
+        ON CONFLICT (request_id, participant, verb) DO UPDATE SET
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
+        RETURNING task.request_id, task.store_id, task.participant, task.verb
+    ), waiting AS (
+        UPDATE task SET next_issue_at = NULL FROM asked
+        WHERE task.request_id = asked.request_id AND task.participant = 'keyring' AND task.verb = 'erase'
+    ), noted AS ({_NOTE_ISSUED})
+    SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
 """)  # noqa: S608 - a constant of this module
 # Who was asked to erase is asked whether it did.
 _EXPECT_CHECKS = text(f"""
@@ -121,10 +147,35 @@ async def _begin(
     values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
     everybody = [*expected, KEYRING] if led else list(expected)
     await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
+    if verb is Verb.ERASE:
+        await _begin_preparations(session, store_id, requests, values)
     if led:
         ring_after_commit(session, KEYRING_TASKS)
     else:
         await publish_all(session, [task(one, verb) for one in requests], store_id=store_id, source=SOURCE)
+
+
+async def _begin_preparations(
+    session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any] | Request], values: Mapping[str, Any]
+) -> None:
+    asked = {row.request_id: row.participants for row in await session.execute(_EXPECT_PREPARATIONS, values)}
+    tasks = [task(one, Verb.PREPARE, participants=asked[one.id]) for one in requests if one.id in asked]
+    await publish_all(session, tasks, store_id=store_id, source=SOURCE)
+
+
+_PREPARED = text("""
+    UPDATE task SET next_issue_at = greatest(now(), request.begins_at) FROM request
+    WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
+        AND task.participant = 'keyring' AND task.verb = 'erase' AND task.state = 'waiting'
+        AND NOT EXISTS (SELECT FROM task AS other WHERE other.request_id = request.id AND other.verb = 'prepare'
+            AND other.state IN ('waiting', 'failed'))
+""")
+
+
+async def let_begin(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """Where everybody who had to be told is told, it is the keyring's turn: what it destroys is gone."""
+    await session.execute(_PREPARED, {"ids": ids_of(requests), "store_id": store_id})
+    ring_after_commit(session, KEYRING_TASKS)
 
 
 async def _begin_checks(
@@ -166,10 +217,9 @@ async def follow_keyring(session: AsyncSession, store_id: UUID, requests: Sequen
     values = {"ids": ids_of(requests), "verbs": sorted(set(verbs)), "store_id": store_id, **PAUSES}
     await session.execute(_FIRST_ISSUED, values)
     events: list[Event] = [
-        (KeysDestroyed if verb is Verb.ERASE and not is_part(one) else KeysChanged)(
-            subject_id=one.subject_id, generation=one.generation
-        )
+        (KeysDestroyed if verb is Verb.ERASE and not is_part(one) else KeysChanged)(**life.model_dump())
         for one, verb in zip(requests, verbs, strict=True)
+        for life in lives_of(one)
     ]
     events += [task(one, verb) for one, verb in zip(requests, verbs, strict=True)]
     await publish_all(session, events, store_id=store_id, source=SOURCE)
@@ -190,7 +240,7 @@ async def let_go(session: AsyncSession, store_id: UUID, requests: Sequence[Row[A
 
 async def let_forget(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
     """The old keys are gone: nobody goes on with what is in memory."""
-    gone = [KeysDestroyed(subject_id=one.subject_id, generation=one.generation) for one in requests]
+    gone = [KeysDestroyed(**life.model_dump()) for one in requests for life in lives_of(one)]
     await publish_all(session, gone, store_id=store_id, source=SOURCE)
 
 
@@ -220,13 +270,16 @@ def lapse() -> timedelta:
     return timedelta(seconds=present().key_seconds)
 
 
-# The end of a request supersedes what was still to be written about its beginning.
+# The end of a request supersedes what was still to be written about its beginning. Whoever is erased leaves nothing
+# that says which subjects were theirs.
 _TURN = text(f"""
     WITH turned AS (
         UPDATE request SET state = CAST(:state AS text), version = version + 1,
             steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', now())),
             completed_at = CASE WHEN :completed THEN now() END,
-            watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END
+            watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END,
+            also = CASE WHEN NOT :completed OR claim <> 'erasure' OR coalesce(purpose, category) IS NOT NULL
+                THEN also END
         WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
         RETURNING {TURNED}, now() AS at
     ), evidence AS ({NOTE_TURNED}    ), due AS (
@@ -286,6 +339,12 @@ _WAIT_AGAIN = text("""
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
         AND task.verb IN ('export', 'erase')
 """)
+
+
+async def turn_back(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
+    """What was being checked is to be done again, for more than was known."""
+    await turn(session, store_id, requests, State.RUNNING)
+    await session.execute(_DROP_CHECKS, {"ids": ids_of(requests), "store_id": store_id})
 
 
 async def ask_anew(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from libs.common.events.privacy import Proposal, TaskIssued, Verb
+from libs.common.events.privacy import Life, Proposal, TaskIssued, Verb
 from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Category, Purpose
 from services.privacy.domain.rights import Right
@@ -18,7 +18,7 @@ SOURCE = "privacy"
 COLUMNS = (
     "id, store_id, subject_id, generation, claim, law, purpose, category, proposal, order_number, proofs, state, round,"
     " way, opened_at, traceparent, received_at, verified_at, acknowledged_at, extended_at, stops, watch, watch_at,"
-    " escalated_at, due_on, overdue_at, extension, begins_at, version, retired"
+    " escalated_at, due_on, overdue_at, extension, begins_at, version, retired, also"
 )
 """Of a request, as the engine reads it."""
 
@@ -49,6 +49,12 @@ def verb_of(right: Right, state: State) -> Verb | None:
             return Verb.VERIFY_ERASED
         case _:
             return None
+
+
+def verbs_of(right: Right, state: State) -> frozenset[Verb]:
+    """What an answer may be to in a phase: an erasure that runs is prepared first, by whoever takes part in that."""
+    verb = verb_of(right, state)
+    return frozenset({verb, Verb.PREPARE} if verb is Verb.ERASE else {verb} if verb else ())
 
 
 def is_led(right: Right, state: State) -> bool:
@@ -102,7 +108,18 @@ def task(
         proposal=Sealed(Proposal, request.proposal)
         if isinstance(request.proposal, bytes)
         else request.proposal,
+        also=also_of(request),
     )
+
+
+def also_of(request: Any) -> list[Life]:
+    """The other subjects of the request's person."""
+    return [Life.model_validate(one) for one in request.also or ()]
+
+
+def lives_of(request: Any) -> list[Life]:
+    """All subjects that a request is about, its own first."""
+    return [Life(subject_id=request.subject_id, generation=request.generation), *also_of(request)]
 
 
 def ids_of(requests: Iterable[Row[Any] | Request]) -> list[UUID]:
@@ -110,6 +127,10 @@ def ids_of(requests: Iterable[Row[Any] | Request]) -> list[UUID]:
     return sorted(request.id for request in requests)
 
 
+def _subjects_of(request: Any) -> list[UUID]:
+    return [life.subject_id for life in lives_of(request)]
+
+
 def traces_of(requests: Iterable[Row[Any]]) -> dict[str, str | None]:
     """The trace that each request was opened in, by what events about it are ordered by."""
-    return {str(id_): one.traceparent for one in requests for id_ in (one.id, one.subject_id)}
+    return {str(id_): one.traceparent for one in requests for id_ in (one.id, *_subjects_of(one))}

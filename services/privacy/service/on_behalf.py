@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Database
@@ -60,8 +59,8 @@ async def prepared(database: Database, vault: Vault, received: Received, *, stor
         begin=True,
     )
     async with database.session(store_id) as session:
-        joined = await session.scalar(select(Request.id).where(*opening.open_of_its_kind(asking)))
-    request_id = joined or asking.id
+        joined = await opening.open_one(session, await opening.about_all(session, asking))
+    request_id = joined.id if joined is not None else asking.id
     note = NoteText(text=f"{received.channel}: {received.seen}")
     seen = await vault.seal(note, store_id=store_id, subject_id=subject_id, bucket=str(request_id))
     kept = Note(uuid4(), store_id, request_id, subject_id, seen.generation, seen.box)

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,8 +13,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
+from libs.common.db import Database
 from libs.common.errors import Problem, Unavailable
-from libs.common.events.privacy import Proposal
+from libs.common.events.privacy import Life, Proposal
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.tombstones import guard
@@ -27,7 +28,7 @@ from services.privacy.domain.problems import AddressNotOfAccount, ErasureUnderWa
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import OVER, State
 from services.privacy.domain.verification import Proof, Way
-from services.privacy.engine import decisions
+from services.privacy.engine import decisions, people
 from services.privacy.engine.notices import notify
 from services.privacy.engine.phases import begin
 from services.privacy.evidence.entries import Noted, Step, note
@@ -59,18 +60,33 @@ class Asking:
     agent: Sealed[AgentContact] | None = None
     received_on: date | None = None
     """The day it reached the store, where that was not now."""
+    also: tuple[Life, ...] = ()
+    """The other subjects of the person, which only the transaction finds out."""
+
+    @property
+    def life(self) -> Life:
+        """The subject whose address the request came by."""
+        return Life(subject_id=self.subject_id, generation=self.generation)
 
 
 # --- Before the transaction ------------------------------------------------------------------------------
 
 
-async def signed_in(vault: Vault, *, caller: Caller, asked: Asked, email: str, language: str) -> Asking:
-    """A request by somebody with a session, which the answer to it must not leave.
+async def signed_in(
+    database: Database, vault: Vault, *, caller: Caller, asked: Asked, email: str, language: str
+) -> Asking:
+    """A request by somebody with a session, which the answer to it must not leave: any address of theirs is good.
 
     Raises AddressNotOfAccount, SubjectErased (also for a token of an earlier life), KeyringUnavailable.
     """
-    if await vault.subject_id(caller.store_id, email) != caller.customer:
-        raise AddressNotOfAccount
+    subject_id = await vault.subject_id(caller.store_id, email)
+    if subject_id != caller.customer:
+        async with database.session(caller.store_id) as session:
+            own = Life(subject_id=caller.customer, generation=caller.generation)
+            if subject_id not in {
+                one.subject_id for one in await people.others(session, caller.store_id, own)
+            }:
+                raise AddressNotOfAccount
     asking = await sealed(
         vault,
         store_id=caller.store_id,
@@ -146,10 +162,13 @@ async def open_request(
     Unavailable.
     """
     await guard(session, asking.store_id, asking.subject_id, asking.generation)
+    asking = await about_all(session, asking)
     if asking.asked.right is not Right.ERASURE and await _is_being_erased(session, asking):
         raise ErasureUnderWay
     policy = await policy_of(session, asking.store_id)
-    made = await session.scalar(_insert(asking, policy, now))
+    made = None
+    if not asking.also or await open_one(session, asking) is None:
+        made = await session.scalar(_insert(asking, policy, now))
     if made is None:
         return await _join(session, asking, policy, expected=expected, now=now), False
     await note(session, made.store_id, _opened(made), now=now)
@@ -178,6 +197,12 @@ def _opened(request: Request) -> list[Noted]:
         return [opened]
     stands = {name: getattr(request, name) for name in ("due_on", "decision", "decided_by")}
     return [opened, *decisions.verified(request.id, stands)]
+
+
+async def about_all(session: AsyncSession, asking: Asking) -> Asking:
+    """The request with all subjects of its person."""
+    also = await people.others(session, asking.store_id, asking.life, hold=True)
+    return replace(asking, also=tuple(also))
 
 
 async def _ask_for_proof(
@@ -236,6 +261,7 @@ def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
             contact=asking.contact,
             agent=asking.agent,
             status_hash=asking.status_hash,
+            also=[life.model_dump(mode="json") for life in asking.also] or None,
             opened_at=now,
             received_at=received_at if received_at < now else None,
             traceparent=current_traceparent(),
@@ -260,7 +286,8 @@ async def _is_being_erased(session: AsyncSession, asking: Asking) -> bool:
     """Whether an erasure of everything is under way; one that nobody has verified or decided yet stops nothing."""
     found = await session.scalar(
         select(Request.id).where(
-            *_of_the_same(asking),
+            Request.store_id == asking.store_id,
+            people.among(Request, [asking.life, *asking.also]),
             Request.claim == Right.ERASURE,
             Request.purpose.is_(None),
             Request.category.is_(None),
@@ -273,7 +300,7 @@ async def _is_being_erased(session: AsyncSession, asking: Asking) -> bool:
 async def _join(
     session: AsyncSession, asking: Asking, policy: Policy, *, expected: Iterable[str], now: datetime
 ) -> Request:
-    joined = await session.scalar(select(Request).where(*open_of_its_kind(asking)))
+    joined = await open_one(session, asking)
     if joined is None:
         # It ended between the two statements: asking again opens another.
         raise Unavailable
@@ -315,21 +342,27 @@ async def _lend(
     await _ask_for_proof(session, request, asking, policy, expected=expected, now=now)
 
 
-def open_of_its_kind(asking: Asking) -> list[Any]:
-    """What is true of the request that this one joins. Two corrections are two wishes."""
+async def open_one(session: AsyncSession, asking: Asking) -> Request | None:
+    """The request that this one joins, by its own address before another of the person."""
+    return await session.scalar(
+        select(Request)
+        .where(*_open_of_its_kind(asking))
+        .order_by(people.among(Request, [asking.life]).desc(), Request.opened_at, Request.id)
+        .limit(1)
+    )
+
+
+def _open_of_its_kind(asking: Asking) -> list[Any]:
+    """What is true of the request that this one joins. Two corrections are two wishes, and what came by another address
+    of the person is joined once somebody has shown that it is theirs: before, its mails may go where nobody reads.
+    """
+    shown = Request.state.not_in([State.RECEIVED, State.VERIFYING])
     return [
-        *_of_the_same(asking),
+        Request.store_id == asking.store_id,
+        people.among(Request, [asking.life]) | (people.among(Request, asking.also) & shown),
         Request.claim == asking.asked.right,
         Request.claim != Right.RECTIFICATION,
         Request.purpose.is_not_distinct_from(asking.asked.purpose),
         Request.category.is_not_distinct_from(asking.asked.category),
         Request.state.not_in(OVER),
-    ]
-
-
-def _of_the_same(asking: Asking) -> list[Any]:
-    return [
-        Request.store_id == asking.store_id,
-        Request.subject_id == asking.subject_id,
-        Request.generation == asking.generation,
     ]

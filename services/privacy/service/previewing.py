@@ -26,6 +26,7 @@ from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState
 from services.privacy.models import Participant, Request, Task
 from services.privacy.policies import policy_of
+from services.privacy.service.reading import own
 from services.privacy.words import SOURCES, obligation, said
 
 Entry = Mapping[str, Any]
@@ -159,9 +160,8 @@ async def explanation(
     session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None, language: Language
 ) -> Explanation:
     """What a request for an explanation is answered with. Raises NotFound, also before it is answered."""
-    own = [] if of is None else [Request.subject_id == of.customer, Request.generation == of.generation]
     answered = [Request.claim == Right.EXPLANATION, Request.state == State.COMPLETED]
-    request, tasks, maps = await _asked(session, store_id, request_id, *answered, *own)
+    request, tasks, maps = await _asked(session, store_id, request_id, *answered, *own(of))
     policy = await policy_of(session, store_id)
     supervisor = supervisor_of(Law(request.law), policy.country)
     return Explanation(

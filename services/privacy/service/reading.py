@@ -11,12 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
 from libs.common.errors import NotFound
+from libs.common.events.privacy import Life
 from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
 from services.privacy.authorities import supervisor_of
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
 from services.privacy.domain.states import OVER, State, TaskState
 from services.privacy.domain.verification import ALIKE_WITHIN
+from services.privacy.engine.people import of_person
+from services.privacy.engine.tasks import lives_of
 from services.privacy.evidence import certificates
 from services.privacy.models import Participant, Request, RequestNote, Task
 from services.privacy.policies import Policy, policy_of
@@ -61,7 +64,7 @@ async def get_request(
     Raises NotFound.
     """
     request = await session.scalar(
-        select(Request).where(Request.id == request_id, Request.store_id == store_id, *_own(of))
+        select(Request).where(Request.id == request_id, Request.store_id == store_id, *own(of))
     )
     if request is None:
         raise NotFound
@@ -89,7 +92,7 @@ async def get_request(
 async def seen_by(session: AsyncSession, *, store_id: UUID, request_id: UUID, of: Caller | None) -> None:
     """Raises NotFound for a request that is not that person's own, when `of` is given."""
     known = await session.scalar(
-        select(Request.id).where(Request.id == request_id, Request.store_id == store_id, *_own(of))
+        select(Request.id).where(Request.id == request_id, Request.store_id == store_id, *own(of))
     )
     if known is None:
         raise NotFound
@@ -102,7 +105,7 @@ async def _alike(session: AsyncSession, request: Request) -> int:
         .select_from(Request)
         .where(
             Request.store_id == request.store_id,
-            Request.subject_id == request.subject_id,
+            Request.subject_id.in_([life.subject_id for life in lives_of(request)]),
             Request.claim == request.claim,
             Request.purpose.is_not_distinct_from(request.purpose),
             Request.category.is_not_distinct_from(request.category),
@@ -156,6 +159,7 @@ async def _desk(session: AsyncSession, request: Request, policy: Policy) -> Desk
             "decided_by": request.decided_by,
             "escalated_at": request.escalated_at,
             "notes": notes,
+            "subjects": len(lives_of(request)),
             "may_decide": may_decide,
             "watch": request.watch,
             "watch_at": request.watch_at,
@@ -163,10 +167,11 @@ async def _desk(session: AsyncSession, request: Request, policy: Policy) -> Desk
     )
 
 
-def _own(of: Caller | None) -> list[Any]:
+def own(of: Caller | None) -> list[Any]:
+    """In SQL, that a request is this person's, by whichever of their addresses; any when nobody is named."""
     if of is None:
         return []
-    return [Request.subject_id == of.customer, Request.generation == of.generation]
+    return [of_person(of.store_id, Life(subject_id=of.customer, generation=of.generation))]
 
 
 def _part(one: Task) -> Part:
@@ -224,7 +229,7 @@ async def list_requests(
     """Newest first. Raises InvalidCursor."""
     statement = (
         select(Request)
-        .where(Request.store_id == store_id, *_own(of), *sought.conditions(now))
+        .where(Request.store_id == store_id, *own(of), *sought.conditions(now))
         .order_by(Request.opened_at.desc(), Request.id.desc())
         .limit(limit + 1)
     )

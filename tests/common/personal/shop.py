@@ -206,6 +206,7 @@ def _create(connection: Connection, role: str) -> None:
         tables.create_first()
         tables.create_second()
         tables.create_store_states()
+        tables.create_third()
         ShopBase.metadata.create_all(connection)
         isolate_stores(*ShopBase.metadata.tables)
     _grant(connection, role)

@@ -22,9 +22,11 @@ from libs.common.events.privacy import (
     CHUNK_BYTES,
     ExportChunk,
     KeysDestroyed,
+    Life,
     Outcome,
     ParticipantAnnounced,
     TaskAnswered,
+    TaskIssued,
     Verb,
 )
 from libs.common.mail import Letter, RequestLetter, WaitingLetter
@@ -135,6 +137,51 @@ async def test_a_rule_of_the_service_runs_before_the_rows_change(made_shop: Shop
     made_shop.participant.__dict__["key"] = KEY
     await made_shop.ask(task(Verb.ERASE, somebody))
     assert seen == [(made_shop.store_id, [(somebody, 1)], [True])]
+
+
+# --- Several subjects of one person ----------------------------------------------------------------------
+
+
+def of_both(verb: Verb, one: UUID, other: UUID, **more: Any) -> TaskIssued:
+    also = [Life(subject_id=other, generation=1)]
+    return task(verb, one).model_copy(update={"also": also, **more})
+
+
+async def test_a_person_with_two_subjects_is_answered_once_with_what_both_have(made_shop: Shop) -> None:
+    one, other, stranger = uuid4(), uuid4(), uuid4()
+    for somebody in (one, other, stranger):
+        await made_shop.visit(somebody)
+        await made_shop.invoice(somebody)
+    [seen] = await made_shop.ask(of_both(Verb.PREVIEW, one, other))
+    assert (seen.counts["visit"], seen.counts["invoice"]) == (2, 2)
+    [held] = await made_shop.ask(of_both(Verb.RESTRICT, one, other))
+    assert held.counts["visit"] == 2
+    [answer] = await made_shop.ask(of_both(Verb.ERASE, one, other))
+    assert (answer.outcome, answer.counts["visit"]) == (Outcome.RETAINED, 2)
+    assert [(kept.kind, kept.count) for kept in answer.retained] == [("ShopInvoice", 2)]
+    assert (await made_shop.count(Visit), await made_shop.count(Invoice)) == (1, 3)
+    async with made_shop.database.session(made_shop.store_id) as session:
+        for somebody in (one, other):
+            with pytest.raises(SubjectErased):
+                await guard(session, made_shop.store_id, somebody, 1)
+
+
+async def test_what_is_left_of_either_subject_fails_the_check(made_shop: Shop) -> None:
+    one, other = uuid4(), uuid4()
+    await made_shop.ask(of_both(Verb.ERASE, one, other))
+    await made_shop.visit(other)
+    [left] = await made_shop.ask(of_both(Verb.VERIFY_ERASED, one, other))
+    assert (left.outcome, left.counts) == (Outcome.FAILED, {"visit": 1})
+
+
+async def test_an_order_of_either_subject_shows_whose_a_request_is(made_shop: Shop) -> None:
+    one, other = uuid4(), uuid4()
+    await made_shop.purchase(other)
+    async with made_shop.database.session(made_shop.store_id) as session:
+        number = await session.scalar(select(Purchase.number))
+    [known] = await made_shop.ask(of_both(Verb.RECOGNISE, one, other, order_number=number))
+    [unknown] = await made_shop.ask(task(Verb.RECOGNISE, one).model_copy(update={"order_number": number}))
+    assert (known.outcome, unknown.outcome) == (Outcome.DONE, Outcome.NOTHING_HELD)
 
 
 # --- The same task again ---------------------------------------------------------------------------------

@@ -435,7 +435,7 @@ async def test_a_row_that_changed_meanwhile_is_not_overwritten(made_shop: Shop) 
     )
     of = Asked(asked.request_id, made_shop.store_id, somebody, 1)
     database, vault, holdings = made_shop.database, made_shop.vault, made_shop.participant.holdings
-    verdict = await judge(database, vault, holdings, of, opened.corrections)
+    verdict = await judge(database, vault, holdings, [of], opened.corrections)
 
     async def changing(item: Any, **values: Any) -> Any:
         found = await type(vault).open_to_change(vault, item, **values)

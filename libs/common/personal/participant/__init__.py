@@ -32,13 +32,14 @@ from libs.common.inbox import Handlers, batched
 from libs.common.outbox import publish_all
 from libs.common.personal import erasure, jobs, restorations, restrictions
 from libs.common.personal.answers import sign
-from libs.common.personal.erasure import Asked, Reread
+from libs.common.personal.erasure import Asked, Reread, asked_of
 from libs.common.personal.holdings import COPIES, Copy, Holding, Hook, Person
 from libs.common.personal.inventory import Inventory, recognised
 from libs.common.personal.participant.announcements import announce
 from libs.common.personal.participant.exports import export
 from libs.common.personal.participant.index_rotations import index_anew
-from libs.common.personal.participant.part import COMMON, Part
+from libs.common.personal.participant.part import COMMON, Part, Preparation
+from libs.common.personal.participant.preparations import prepare
 from libs.common.personal.participant.rectifications import rectify
 from libs.common.personal.participant.scoped_erasures import erase_parts
 from libs.common.personal.scope import WHOLE, Scope
@@ -68,8 +69,11 @@ class Participant(Part):
         holdings: Iterable[Holding],
         settings: type[ServiceSettings],
         copies: Iterable[Copy] = COPIES,
+        prepare: Preparation | None = None,
     ) -> None:
-        super().__init__(service=service, holdings=holdings, settings=settings, copies=copies)
+        super().__init__(
+            service=service, holdings=holdings, settings=settings, copies=copies, prepare=prepare
+        )
         self._erasing = erasure.erasing(self.holdings)
         self._inventories: dict[Scope, Inventory] = {}
         self._rereading: tuple[float, Reread | None] = (float("-inf"), None)
@@ -88,6 +92,12 @@ class Participant(Part):
         """To be merged into the service's DUTIES."""
         return [
             Duty(f"{self.service} exports", self.export, timedelta(seconds=1), channel=jobs.CHANNEL),
+            Duty(
+                f"{self.service} prepares erasures",
+                self.prepare_erasures,
+                timedelta(seconds=1),
+                channel=jobs.CHANNEL,
+            ),
             Duty(f"{self.service} rectifies", self.rectify, timedelta(seconds=1), channel=jobs.CHANNEL),
             Duty(
                 f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
@@ -103,6 +113,10 @@ class Participant(Part):
     async def export(self, work: Work) -> int:
         """Send what is held about the people of waiting exports. Returns 0 unless more are waiting."""
         return await export(self, work)
+
+    async def prepare_erasures(self, work: Work) -> int:
+        """Tell whoever must know before anything is destroyed. Returns 0 unless more are waiting."""
+        return await prepare(self, work)
 
     async def rectify(self, work: Work) -> int:
         """Correct what is to be corrected, or say what would be. Returns 0 unless more are waiting."""
@@ -159,7 +173,7 @@ class Participant(Part):
     ) -> list[TaskAnswered]:
         if not tasks:
             return []
-        batch = [Asked(task.request_id, store_id, task.subject_id, task.generation) for task in tasks]
+        batch = [one for task in tasks for one in asked_of(task, store_id)]
         answers = [
             sign(answer, store_id=store_id, key=self.key) for answer in await work(session, tasks, batch)
         ]
@@ -197,9 +211,8 @@ class Participant(Part):
         left = await erasure.left_over(
             session, reread.statement, [one for one in batch if one.request_id in whole]
         )
-        parts = [
-            (one, task.retired) for task, one in zip(tasks, batch, strict=True) if one.request_id not in whole
-        ]
+        retired = {task.request_id: task.retired for task in tasks}
+        parts = [(one, retired[one.request_id]) for one in batch if one.request_id not in whole]
         of_parts = reread
         if parts:
             left_of_parts, read = await erasure.left_under(session, store_id, parts)
@@ -245,7 +258,7 @@ class Participant(Part):
             asked = [one for one in batch if one.request_id in {task.request_id for task in some}]
             counts = await inventory.count(session, asked)
             kept = await erasure.retained(session, inventory.keeping, asked)
-            people = [_person(task) for task in some]
+            people = [person for task in some for person in _people(task)]
             obligations = await inventory.obligations(session, batch[0].store_id, people)
             answers += [
                 self._answer(
@@ -253,7 +266,9 @@ class Participant(Part):
                     outcome=_held(counts[task.request_id] or kept[task.request_id]),
                     counts=dict(counts[task.request_id]),
                     retained=kept[task.request_id],
-                    obligations=obligations.get(_person(task), []),
+                    obligations=sorted(
+                        {word for person in _people(task) for word in obligations.get(person, [])}
+                    ),
                 )
                 for task in some
             ]
@@ -272,7 +287,7 @@ class Participant(Part):
     ) -> list[TaskAnswered]:
         """Note who is on hold; of several tasks for one person the last one counts."""
         store_id = batch[0].store_id
-        last = {_person(task): task.verb for task in tasks}
+        last = {person: task.verb for task in tasks for person in _people(task)}
         held = [person for person, verb in last.items() if verb is Verb.RESTRICT]
         released = [person for person, verb in last.items() if verb is Verb.LIFT_RESTRICTION]
         await restrictions.restrict(session, [(store_id, one.subject_id, one.generation) for one in held])
@@ -291,8 +306,9 @@ class Participant(Part):
             concerned = [
                 one for one in self.holdings if one.kind is not None and purpose in one.kind.purposes
             ]
+            people = [person for task in some for person in _people(task)]
             for holding in concerned:
-                await _call(holding.on_object, session, batch[0].store_id, [_person(task) for task in some])
+                await _call(holding.on_object, session, batch[0].store_id, people)
             answers += [self._answer(task, outcome=_held(concerned)) for task in some]
         return answers
 
@@ -332,7 +348,7 @@ async def _forget_old_tasks(work: Work) -> int:
 
 def _opens_boxes(task: TaskIssued) -> bool:
     match task.verb:
-        case Verb.EXPORT | Verb.RECTIFY:
+        case Verb.EXPORT | Verb.RECTIFY | Verb.PREPARE:
             return True
         case Verb.PREVIEW:
             return task.proposal is not None
@@ -342,8 +358,8 @@ def _opens_boxes(task: TaskIssued) -> bool:
             return False
 
 
-def _person(task: TaskIssued) -> Person:
-    return Person(task.subject_id, task.generation)
+def _people(task: TaskIssued) -> list[Person]:
+    return [Person(life.subject_id, life.generation) for life in task.lives]
 
 
 def _held(anything: object) -> Outcome:

@@ -23,7 +23,10 @@ async def announce(part: Part, work: Work) -> int:
     """Tell the privacy service who answers here, with which key, and what is kept; daily, and when it changes."""
     public_key = part.key.as_dict(private=False)
     entries = data_map(part.service, part.holdings, part.copies)
-    digest = hashlib.sha256(orjson.dumps([public_key, entries], option=orjson.OPT_SORT_KEYS)).digest()
+    prepares = part.prepare is not None
+    digest = hashlib.sha256(
+        orjson.dumps([public_key, entries, prepares], option=orjson.OPT_SORT_KEYS)
+    ).digest()
     async with work.database.session(PLATFORM_STORE) as session:
         await session.execute(_ONE_AT_A_TIME)
         last = await session.get(Announcement, part.service)
@@ -35,7 +38,11 @@ async def announce(part: Part, work: Work) -> int:
             Announcement(participant=part.service, digest=digest, version=version, announced_at=now)
         )
         event = ParticipantAnnounced(
-            participant=part.service, public_key=public_key, data_map=entries, version=version
+            participant=part.service,
+            public_key=public_key,
+            data_map=entries,
+            prepares=prepares,
+            version=version,
         )
         await publish(session, event, store_id=PLATFORM_STORE, source=part.service)
     return 0

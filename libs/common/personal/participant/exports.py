@@ -16,7 +16,7 @@ from libs.common.worker import Work
 async def export(part: Part, work: Work) -> int:
     """Send what is held about the people of waiting exports. Returns 0 unless more are waiting."""
     claimed = [
-        Gathering(job.asked, job.round, job.traceparent, job.portable)
+        Gathering(job.asked, job.round, job.traceparent, job.portable, job.also)
         for job in await jobs.claim(work.database, [Verb.EXPORT])
     ]
     if claimed:
@@ -42,7 +42,7 @@ async def _export(part: Part, work: Work, claimed: Sequence[Gathering]) -> None:
 async def _send_all(part: Part, work: Work, claimed: Sequence[Gathering]) -> None:
     by_request = {one.asked.request_id: one for one in claimed}
     for portable in (False, True):
-        batch = [one.asked for one in claimed if one.portable is portable]
+        batch = [life for one in claimed if one.portable is portable for life in one.lives]
         if not batch:
             continue
         async with work.database.platform_session() as reading:

@@ -1,9 +1,10 @@
 """Who takes part, with what it holds, and how it signs."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 import orjson
 from joserfc.jwk import ECKey
@@ -14,7 +15,7 @@ from libs.common.outbox import publish
 from libs.common.personal import jobs
 from libs.common.personal.answers import sign
 from libs.common.personal.export import Reading, shown
-from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase
+from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, Person
 from libs.common.personal.jobs import ParticipantJob, UnderWay
 from libs.common.personal.restrictions import RestrictedSubject
 from libs.common.settings import ServiceSettings
@@ -40,6 +41,11 @@ COMMON = (
 """In every service's database: letters that wait, tasks that open boxes, and who is on hold."""
 
 
+Preparation = Callable[[Work, UUID, Sequence[Person]], Awaitable[None]]
+"""`async prepare(work, store_id, people)`: tell whoever has data of these people from this service that they are to be
+erased. It may open boxes and call the network, and is repeated until it ends well."""
+
+
 class Part:
     """A service, what it holds, and the key that signs for it, read from its settings when it is first needed."""
 
@@ -50,8 +56,10 @@ class Part:
         holdings: Iterable[Holding],
         settings: type[ServiceSettings],
         copies: Iterable[Copy] = COPIES,
+        prepare: Preparation | None = None,
     ) -> None:
         self.service = service
+        self.prepare = prepare
         self.holdings = (*holdings, *COMMON)
         self.copies = tuple(copies)
         self._settings = settings

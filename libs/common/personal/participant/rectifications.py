@@ -51,10 +51,11 @@ async def _corrected(part: Part, work: Work, job: Job) -> Verdict:
         purpose=Purpose.RIGHTS_OF_THE_PERSON,
     )
     verdict = await rectification.judge(
-        work.database, work.vault, part.holdings, job.asked, proposal.corrections
+        work.database, work.vault, part.holdings, job.lives, proposal.corrections
     )
     if job.verb is Verb.RECTIFY:
-        await rectification.correct(work.database, work.vault, part.holdings, job.asked, verdict)
+        for asked in job.lives:
+            await rectification.correct(work.database, work.vault, part.holdings, asked, verdict)
     return verdict
 
 

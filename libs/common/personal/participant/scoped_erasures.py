@@ -15,7 +15,7 @@ from libs.common.personal.holdings import Person
 from libs.common.personal.jobs import Job
 from libs.common.personal.participant.part import Part
 from libs.common.personal.resealing import reseal
-from libs.common.personal.tombstones import guard
+from libs.common.personal.tombstones import erased_among
 from libs.common.telemetry import continuing
 from libs.common.worker import Work
 
@@ -32,9 +32,10 @@ async def erase_parts(part: Part, work: Work) -> int:
 async def _erase(part: Part, work: Work, job: Job) -> None:
     try:
         counts = await _remove(part, work, job)
-        counts += await reseal(
-            work.database, work.vault, part.holdings, job.asked, scope=job.scope, retired=job.retired
-        )
+        for asked in job.lives:
+            counts += await reseal(
+                work.database, work.vault, part.holdings, asked, scope=job.scope, retired=job.retired
+            )
     except Unavailable:
         await jobs.put_back(work.database, [job])
         raise
@@ -54,16 +55,17 @@ async def _remove(part: Part, work: Work, job: Job) -> Counter[str]:
     gone = [holding for holding in part.holdings if job.scope.removes(holding)]
     if not gone:
         return Counter()
-    asked = job.asked
-    people = [Person(asked.subject_id, asked.generation)]
-    async with work.database.session(asked.store_id) as session:
-        await guard(session, asked.store_id, asked.subject_id, asked.generation)
+    store_id = job.asked.store_id
+    people = [Person(one.subject_id, one.generation) for one in job.lives]
+    async with work.database.session(store_id) as session:
+        if await erased_among(session, [(store_id, one.subject_id, one.generation) for one in people]):
+            raise SubjectErased
         for holding in gone:
             if holding.before_erase is not None:
-                await holding.before_erase(session, asked.store_id, people)
+                await holding.before_erase(session, store_id, people)
         statements = erasure.erasing(gone, of_a_part=True)
         retired = [key_id.bytes for key_id in job.retired]
-        return (await erasure.erase(session, statements, [asked], retired=retired))[asked.request_id]
+        return (await erasure.erase(session, statements, job.lives, retired=retired))[job.asked.request_id]
 
 
 async def _answer(part: Part, work: Work, job: Job, counts: Mapping[str, int]) -> None:
@@ -73,7 +75,7 @@ async def _answer(part: Part, work: Work, job: Job, counts: Mapping[str, int]) -
         [one for one in part.holdings if job.scope.leaves(one)],
     )
     async with work.database.session(asked.store_id) as session:
-        kept = (await erasure.retained(session, keeping, [asked]))[asked.request_id]
+        kept = (await erasure.retained(session, keeping, job.lives))[asked.request_id]
         if await jobs.hold(session, [job]):
             answer = _answered(part, job, counts, kept)
             await jobs.save(session, asked.store_id, [answer])
