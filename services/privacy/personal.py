@@ -164,10 +164,18 @@ KEPT: Mapping[str, str] = {
                 "verification_document",
                 "document_check",
                 "doomed_key",
+                "redo",
             ),
             *("export_chunk", "archive", "archive_piece", "download", "download_grant", "privacy_settings"),
         ),
         _REQUESTS,
+    ),
+    **dict.fromkeys(
+        (
+            *("evidence_pending", "evidence_leaf", "evidence_entry", "evidence_head"),
+            *("certificate_due", "certificate"),
+        ),
+        "GDPR, Art. 5(2): what was done about requests can be shown; it names nobody",
     ),
     **dict.fromkeys(("store_ending", "store_ending_part"), "That the store ended, and what was kept of it"),
 }
