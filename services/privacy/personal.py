@@ -167,6 +167,7 @@ KEPT: Mapping[str, str] = {
                 "verification_document",
                 "document_check",
                 "doomed_key",
+                "redo",
             ),
             *(
                 "export_chunk",
@@ -175,7 +176,6 @@ KEPT: Mapping[str, str] = {
                 "download",
                 "download_grant",
                 "privacy_settings",
-                "redo",
             ),
         ),
         _REQUESTS,

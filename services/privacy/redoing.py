@@ -32,7 +32,9 @@ from services.privacy.domain.verification import Way
 from services.privacy.endings import keyring_of
 from services.privacy.engine.phases import begin
 from services.privacy.engine.tasks import SOURCE, Answer, task
+from services.privacy.evidence.entries import note
 from services.privacy.models import Request, Returned
+from services.privacy.service.opening import opened
 from services.privacy.settings import present
 
 logger = logging.getLogger(__name__)
@@ -255,6 +257,7 @@ async def _erase_unknown(work: Work, erased: Sequence[Fate]) -> None:
             request = _request(one, work.clock())
             session.add(request)
             await session.flush()
+            await note(session, one.store_id, opened(request), now=request.opened_at)
             everybody = sorted(present().participants)
             await begin(session, one.store_id, [request], State.RUNNING, expected=everybody)
     if unknown:

@@ -90,6 +90,10 @@ async def _issue_in(
         entries[row.request_id].append(Said(row.index, row.hash, row.content))
     unplaced = {one.request_id for one in await fetch(session, _UNPLACED, requests)}
     head = await reading.latest_head(session, store_id)
+    if head is None:
+        # Nothing of this store has its place in the log yet.
+        await fetch(session, _LATER, requests, now + _AGAIN)
+        return
     later: list[UUID] = []
     broken: list[UUID] = []
     issued: list[_Issued] = []

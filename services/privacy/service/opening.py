@@ -171,7 +171,7 @@ async def open_request(
         made = await session.scalar(_insert(asking, policy, now))
     if made is None:
         return await _join(session, asking, policy, expected=expected, now=now), False
-    await note(session, made.store_id, _opened(made), now=now)
+    await note(session, made.store_id, opened(made), now=now)
     if made.state != State.VERIFYING:
         told = "lifting-announced" if asking.begins_at else decisions.received(made)
         await notify(session, made, told, now=now)
@@ -181,8 +181,8 @@ async def open_request(
     return made, True
 
 
-def _opened(request: Request) -> list[Noted]:
-    """A request that is verified as it is opened takes several steps at once."""
+def opened(request: Request) -> list[Noted]:
+    """The steps of a request that was just opened: one that is verified as it is opened takes several at once."""
     facts = {
         "right": request.claim,
         "law": request.law,

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from deploy.local.postgres import PostgresServer
 from deploy.local.waiting import until
-from libs.common.personal.errors import KeyForbidden
+from libs.common.personal.errors import KeyDestroyed, KeyForbidden
 from libs.common.personal.keys import Rotation
 from libs.common.personal.vocabulary import Purpose, Retention
 from services.privacy.keyring.app import create_app
@@ -22,6 +22,7 @@ from services.privacy.keyring.rewrap import run
 from services.privacy.keyring.service.rewrapping import MasterKeyUnknown, counted, rewrap
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 from tests.privacy.keyring.test_keys import copy, made, mint, open_one
+from tests.privacy.keyring.test_tenants import end
 
 OLD, NEW = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
 
@@ -43,7 +44,7 @@ async def own_settings(
         return running[-1]
 
     async with make().database.platform_session() as session:
-        for table in ("data_key", "store_secret", "index_secret"):
+        for table in ("data_key", "store_secret", "index_secret", "tenant_key"):
             await session.execute(text(f"DELETE FROM {table}"))
     yield make
     for one in running:
@@ -59,15 +60,16 @@ async def test_a_master_key_changes_under_load_without_one_error(
     """Two keyrings, first told of the new key, then using it one after the other, while both mint and open."""
     two = [own_settings(old_master_keys=[NEW]) for _ in range(2)]
     await asyncio.gather(*(one.start() for one in two))
-    store = uuid4()
-    before = [made(await mint(two[0], "orders", store, uuid4(), Retention.ORDER)) for _ in range(50)]
-    await two[0].client("orders").store_secrets([store])
+    before = [made(await mint(two[0], "orders", uuid4(), uuid4(), Retention.ORDER)) for _ in range(50)]
+    await two[0].client("orders").store_secrets([key.store_id for key in before[:10]])
+    gone = made(await mint(two[0], "orders", uuid4(), uuid4(), Retention.ORDER))
+    await end(two[0], gone.store_id)
     stop, done = asyncio.Event(), 0
 
     async def load(keyring: RunningKeyring) -> None:
         nonlocal done
         while not stop.is_set():
-            key = made(await mint(keyring, "orders", store, uuid4(), Retention.ORDER))
+            key = made(await mint(keyring, "orders", uuid4(), uuid4(), Retention.ORDER))
             for known in (key, before[done % len(before)]):
                 assert await open_one(keyring, "orders", known.key_id, Purpose.FULFIL_ORDER) == known
             done += 1
@@ -82,13 +84,17 @@ async def test_a_master_key_changes_under_load_without_one_error(
     masters = MasterKeys(NEW, [OLD])
     async for _ in rewrap(first.database, masters, batch=7):
         await asyncio.sleep(0)
+
+    async def was_busy() -> bool:
+        return done > 10
+
+    await _becomes(was_busy)
     # The second keyring still makes keys under the old one: what it made since is met by another run.
     stop.set()
     await asyncio.gather(busy, also_busy)
     await second.stop()
     second.settings = first.settings
     await second.start()
-    assert done > 10
     assert await run(first.database, masters, say=words.append) == 0
     assert set(await counted(first.database)) == {masters.present_id}
     await asyncio.gather(*(one.stop() for one in two))
@@ -96,6 +102,9 @@ async def test_a_master_key_changes_under_load_without_one_error(
     await alone.start()
     for key in before:
         assert await open_one(alone, "orders", key.key_id, Purpose.FULFIL_ORDER) == key
+    # A store that has ended has no key to wrap, and gets none.
+    assert await open_one(alone, "orders", gone.key_id, Purpose.FULFIL_ORDER) is KeyDestroyed
+    assert await mint(alone, "orders", gone.store_id, uuid4(), Retention.ORDER) is KeyDestroyed
 
 
 def _keys(*, present: str, older: list[str]) -> dict[str, object]:

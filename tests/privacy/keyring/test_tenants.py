@@ -181,6 +181,29 @@ async def test_minting_races_the_end_of_the_store(keyring: RunningKeyring) -> No
                 assert await open_one(keyring, "orders", made(outcome).key_id, FULFIL) is KeyDestroyed
 
 
+async def test_a_master_key_that_is_missing_is_no_destruction(
+    keyring: RunningKeyring, keyring_environment: dict[str, str], postgres: PostgresServer, tmp_path: Path
+) -> None:
+    key = made(await mint(keyring, "orders", uuid4(), uuid4(), ORDER))
+    name = await copy(postgres, "vitrine_keyring", tmp_path)
+    values = {"database_url": postgres.url(name, "vitrine_keyring_app"), "master_key": "bmV3" * 10 + "bmU="}
+    both = settings_of(
+        keyring_environment, **values, old_master_keys=[keyring_environment["KEYRING_MASTER_KEY"]]
+    )
+    rotating = RunningKeyring(both, keyring_environment, keyring.http)
+    try:
+        await rotating.start()
+        newer = made(await mint(rotating, "orders", uuid4(), uuid4(), ORDER))
+        await rotating.stop()
+        rotating.settings = settings_of(keyring_environment, **values)
+        await rotating.start()
+        with pytest.raises(Exception, match="not possible right now"):
+            await open_one(rotating, "orders", key.key_id, FULFIL)
+        assert await open_one(rotating, "orders", newer.key_id, FULFIL) == newer
+    finally:
+        await rotating.close()
+
+
 # --- What was wrapped before -----------------------------------------------------------------------------
 
 
@@ -189,12 +212,12 @@ async def test_a_key_from_before_stores_had_keys_opens_and_ends_with_its_store(
 ) -> None:
     store, subject = uuid4(), uuid4()
     key = made(await mint(keyring, "orders", store, subject, ORDER))
-    secrets = await keyring.client("orders").store_secrets([store])
+    [secrets] = (await keyring.client("orders").store_secrets([store])).values()
     masters = MasterKeys(keyring_environment["KEYRING_MASTER_KEY"])
     async with keyring.database.platform_session() as session:
         for table, wrapped in (
             ("data_key", masters.wrap(key.material, data_key_binding(key.key_id, store, subject))),
-            ("store_secret", masters.wrap(secrets[store].secret, store_secret_binding(store))),
+            ("store_secret", masters.wrap(secrets.secret, store_secret_binding(store))),
         ):
             await session.execute(
                 text(f"""
@@ -205,7 +228,7 @@ async def test_a_key_from_before_stores_had_keys_opens_and_ends_with_its_store(
             )
     assert await open_one(keyring, "orders", key.key_id, FULFIL) == key
     assert await mint(keyring, "orders", store, subject, ORDER) == key
-    assert await keyring.client("billing").store_secrets([store]) == secrets
+    assert await keyring.client("billing").store_secrets([store]) == {store: secrets}
     await end(keyring, store)
     assert await open_one(keyring, "orders", key.key_id, FULFIL) is KeyDestroyed
     assert await mint(keyring, "orders", store, subject, ORDER, begin=True) is KeyDestroyed
