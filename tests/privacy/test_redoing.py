@@ -136,8 +136,8 @@ async def test_a_restored_keyring_gets_its_part_done_again(
         )
         key = """
             INSERT INTO data_key (key_id, store_id, subject_id, generation, retention, bucket, wrapped, master_key_id,
-                epoch)
-            SELECT gen_random_uuid(), store_id, subject_id, 1, 'order', '', wrapped, master_key_id, 7
+                tenant_key_id, epoch)
+            SELECT gen_random_uuid(), store_id, subject_id, 1, 'order', '', wrapped, master_key_id, tenant_key_id, 7
             FROM data_key WHERE subject_id = :subject LIMIT 1
         """
         await session.execute(text(key), values)

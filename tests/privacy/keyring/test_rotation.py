@@ -43,7 +43,7 @@ async def own_settings(
         return running[-1]
 
     async with make().database.platform_session() as session:
-        for table in ("data_key", "store_secret", "index_secret"):
+        for table in ("data_key", "store_secret", "index_secret", "tenant_key"):
             await session.execute(text(f"DELETE FROM {table}"))
     yield make
     for one in running:

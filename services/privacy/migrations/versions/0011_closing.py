@@ -17,7 +17,7 @@ def upgrade() -> None:
     create_store_states()
     op.drop_constraint("ck_request_way", "request")
     op.create_check_constraint(
-        "ck_request_way", "request", "way IN ('session', 'form', 'staff', 'agent', 'closing')"
+        "ck_request_way", "request", "way IN ('session', 'form', 'staff', 'agent', 'restore', 'closing')"
     )
     op.create_table(
         "closed_account",
