@@ -16,9 +16,9 @@ from uuid import UUID
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from bench import events, floors, processors, rights, shop
+from bench import events, expiry, floors, processors, rights, shop
 from bench.figures import Figure, Floor, show, write
-from bench.people import Crowd, Person
+from bench.people import ORDERS_EACH, Crowd, Person
 from deploy.local.kafka import KafkaServer
 from deploy.local.platform import Platform
 from deploy.local.shop import CATALOGUE, Account, Shop
@@ -26,7 +26,7 @@ from libs.common.broker.kafka import KafkaBroker
 from libs.common.broker.postgres import EmbeddedBroker
 from libs.common.db import Database
 
-SECTIONS = ("events", "shop", "rights")
+SECTIONS = ("events", "shop", "rights", "expiry")
 CROWDS = (10_000, 100_000)
 
 
@@ -113,6 +113,19 @@ async def measure_rights(
     return found
 
 
+async def measure_expiry(platform: Platform, seller: Shop, owner: Account, orders: int) -> list[Figure]:
+    """Many orders of a store are past their time at once, while others buy."""
+    listed = await seller.call("GET", f"/catalog/v1/stores/{owner.store_id}/products", params={"limit": 60})
+    variants: list[str] = []
+    for item in listed["items"]:
+        product = await seller.product(owner.store_id, item["handle"])
+        variants += [one["id"] for one in product["variants"] if one["available"] > 10]
+    crowd = Crowd(platform.environment, UUID(owner.store_id), UUID(listed["items"][0]["id"]))
+    print(f"  filling the store with {orders:,} orders …", flush=True)
+    await crowd.grow_to(orders // ORDERS_EACH)
+    return await expiry.figures(platform.url, platform.environment, UUID(owner.store_id), variants)
+
+
 async def run(sections: Sequence[str], crowds: Sequence[int], *, quick: bool) -> list[Figure]:
     """Start a platform that trusts our key too, and measure what was asked for."""
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as folder:
@@ -141,6 +154,9 @@ async def measure(
         if "rights" in sections:
             print("  rights of people …", flush=True)
             found += await measure_rights(platform, seller, owner, crowds, commit, quick=quick)
+        if "expiry" in sections:
+            print("  a mass expiry …", flush=True)
+            found += await measure_expiry(platform, seller, owner, 3_000 if quick else 100_000)
     return found
 
 

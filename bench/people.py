@@ -108,7 +108,8 @@ class Crowd:
         self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]]
     ) -> None:
         people = [person for person, _, _ in orders]
-        contacts = await self._sealed(vault, people, [_contact(person) for person in people])
+        buckets = [str(order_id) for _, order_id, _ in orders]
+        contacts = await self._sealed(vault, people, [_contact(person) for person in people], *buckets)
         rows = [
             {
                 "store_id": self._store_id, "id": order_id, "number": number, "subject_id": person.subject_id,
@@ -134,7 +135,7 @@ class Crowd:
     ) -> None:
         people, year = [person for person, _, _ in orders], date.today().year
         contacts = [InvoiceContact(name="A person", address=_ADDRESS) for _ in orders]
-        boxes = await self._sealed(vault, people, contacts, bucket=str(year))
+        boxes = await self._sealed(vault, people, contacts, *[str(year)] * len(people))
         shared = {
             "store_id": self._store_id,
             "currency": "EUR",
@@ -159,11 +160,11 @@ class Crowd:
         await self._insert(database, (Receivable, receivables), (Invoice, invoices))
 
     async def _sealed(
-        self, vault: Vault, people: Sequence[Person], data: Sequence[PersonalData], bucket: str = ""
+        self, vault: Vault, people: Sequence[Person], data: Sequence[PersonalData], *buckets: str
     ) -> list[SealedFor[Any]]:
         items = [
             ToSeal(one, self._store_id, person.subject_id, bucket)
-            for person, one in zip(people, data, strict=True)
+            for person, one, bucket in zip(people, data, buckets or [""] * len(people), strict=True)
         ]
         sealed = await vault.seal_many(items)
         return [one for one in sealed if isinstance(one, SealedFor)]

@@ -46,6 +46,7 @@ MACHINERY: Mapping[str, str] = {
     "erased_subject": "whose data is refused for ever",
     "participant_job": "what was answered to requests, deleted after 30 days",
     "restricted_subject": "whose data is on hold, as long as any is kept",
+    "expired_bucket": "what is past its time, deleted 30 days after it was cleaned",
 }
 """What stays in every service without being kept: it names nobody, or ends by itself."""
 

@@ -25,6 +25,7 @@ from libs.common.broker import Batch, Broker, BrokerError, Fenced, Record, Subsc
 from libs.common.db import ALL_STORES, Base, Database, fetch, impersonal, switch_store
 from libs.common.errors import Unavailable
 from libs.common.events import Event, PersonalEvent, Received, Undecodable, UnknownType, decode, topics_of
+from libs.common.personal.expiry import Place, over_among
 from libs.common.personal.tombstones import erased_among
 from libs.common.rest import rest
 from libs.common.telemetry import consumer_span, continuing
@@ -395,7 +396,9 @@ def _once_each(events: Iterable[Received[Event]]) -> Iterable[Received[Event]]:
 
 
 async def _refuse_erased(session: AsyncSession, events: Sequence[Received[Event]]) -> list[Received[Event]]:
-    """Late and replayed events never bring a person back: their inbox row stays, their effect does not happen."""
+    """Late and replayed events bring neither a person back nor what is past its time: their inbox row stays, their
+    effect does not happen.
+    """
     personal = {
         (event.envelope.store_id, event.data.subject_id, event.data.generation)
         for event in events
@@ -404,12 +407,24 @@ async def _refuse_erased(session: AsyncSession, events: Sequence[Received[Event]
     if not personal:
         return list(events)
     erased = await erased_among(session, personal)
+    over = await over_among(session, {place for event in events if (place := _place(event)) is not None})
     return [
         event
         for event in events
         if not isinstance(event.data, PersonalEvent)
-        or (event.envelope.store_id, event.data.subject_id, event.data.generation) not in erased
+        or (
+            (event.envelope.store_id, event.data.subject_id, event.data.generation) not in erased
+            and _place(event) not in over
+        )
     ]
+
+
+def _place(event: Received[Event]) -> Place | None:
+    """The bucket of what an event brings, where that ends alone."""
+    data = event.data
+    if not isinstance(data, PersonalEvent) or data.place is None:
+        return None
+    return event.envelope.store_id, data.subject_id, data.generation, *data.place
 
 
 async def _park(

@@ -25,10 +25,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import ALL_STORES, Base, Query, Row, impersonal, ring_after_commit
 from libs.common.errors import Problem, Unavailable
+from libs.common.events.privacy import ClockStarted
+from libs.common.outbox import publish_all
 from libs.common.personal.data import KINDS, PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyObjected, KeyRestricted
 from libs.common.personal.vault import ToOpen
-from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
+from libs.common.personal.vocabulary import Category, Clock, LegalBasis, Purpose, Retention
 from libs.common.worker import Duty, Work
 
 logger = logging.getLogger(__name__)
@@ -145,11 +147,30 @@ async def send_waiting(work: Work) -> int:
         letters = [(row, letter) for row, letter in opened if not isinstance(letter, Problem)]
         ended |= await _deliver(work, letters) if letters else set()
         again = [row.id for row in claimed if row.id not in ended | held]
-        async with work.database.transaction(ALL_STORES) as transaction:
-            await _FORGET.rows(transaction, ids=[*ended])
-            await _HOLD.rows(transaction, ids=[*held], longest=_LONGEST_PAUSE)
-            await _TRY_AGAIN.rows(transaction, ids=again, longest=_LONGEST_PAUSE)
+        async with work.database.platform_session() as session:
+            await _FORGET.rows(session, ids=[*ended])
+            await _HOLD.rows(session, ids=[*held], longest=_LONGEST_PAUSE)
+            await _TRY_AGAIN.rows(session, ids=again, longest=_LONGEST_PAUSE)
+            await _start_clocks(session, work, [row for row, letter in letters if isinstance(letter, Letter)])
     return len(claimed)
+
+
+async def _start_clocks(session: AsyncSession, work: Work, rows: Sequence[Row]) -> None:
+    """What somebody was last written about is kept for its period from now on; a letter that waits is under way."""
+    now, people = work.clock(), dict.fromkeys((row.store_id, row.subject_id, row.generation) for row in rows)
+    for store_id in dict.fromkeys(store_id for store_id, *_ in people):
+        started = [
+            ClockStarted(
+                subject_id=subject_id,
+                generation=generation,
+                retention=Retention.CORRESPONDENCE,
+                clock=Clock.MESSAGE_SETTLED,
+                started_at=now,
+            )
+            for store, subject_id, generation in people
+            if store == store_id
+        ]
+        await publish_all(session, started, store_id=store_id, source=work.service)
 
 
 async def _opened(work: Work, rows: Sequence[Row]) -> list[tuple[Row, Letter | RequestLetter | Problem]]:

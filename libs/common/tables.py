@@ -11,6 +11,7 @@ import libs.common.idempotency
 import libs.common.inbox
 import libs.common.mail
 import libs.common.outbox
+import libs.common.personal.expiry
 import libs.common.personal.jobs
 import libs.common.personal.restorations
 import libs.common.personal.restrictions
@@ -227,3 +228,30 @@ def create_third() -> None:
     """The other subjects of the person whom a task is about."""
     for statement in _THIRD:
         execute(statement)
+
+
+_EXPIRY = (
+    """
+    CREATE TABLE expired_bucket (
+        store_id uuid NOT NULL,
+        subject_id uuid NOT NULL,
+        generation bigint NOT NULL,
+        retention varchar NOT NULL,
+        bucket varchar NOT NULL,
+        key_ids uuid[] NOT NULL,
+        counts jsonb NOT NULL DEFAULT '{}',
+        next_try_at timestamptz NOT NULL DEFAULT now(),
+        cleaned_at timestamptz,
+        CONSTRAINT pk_expired_bucket PRIMARY KEY (store_id, subject_id, generation, retention, bucket)
+    )
+    """,
+    "CREATE INDEX ix_expired_bucket_due ON expired_bucket (next_try_at) WHERE cleaned_at IS NULL",
+    "CREATE INDEX ix_expired_bucket_cleaned_at ON expired_bucket (cleaned_at) WHERE cleaned_at IS NOT NULL",
+)
+
+
+def create_expiry() -> None:
+    """What is past the time for which it is kept."""
+    for statement in _EXPIRY:
+        execute(statement)
+    isolate_stores("expired_bucket")

@@ -16,10 +16,10 @@ from libs.common.worker import Duty, Work
 from services.billing import service
 from services.billing.domain import State
 from services.billing.models import Base
-from services.billing.personal import HOLDINGS, KEPT
+from services.billing.personal import CLOCKS, HOLDINGS, KEPT
 from services.billing.settings import Settings
 
-PARTICIPANT = Participant(service="billing", holdings=HOLDINGS, settings=Settings)
+PARTICIPANT = Participant(service="billing", holdings=HOLDINGS, settings=Settings, clocks=CLOCKS)
 ENDINGS = Endings(service="billing", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from libs.common.events.orders import OrderContact
 from libs.common.personal.holdings import Beside, Holding, OnErase, OnRectify
 from libs.common.personal.portable import Template, amount, each, postal_address
+from libs.common.personal.vocabulary import Clock
 from services.billing.kinds import CorrectedInvoice, InvoiceContact
 from services.billing.models import Invoice, InvoiceCorrection, Receivable
 from services.billing.service import complete_soon
@@ -35,11 +36,15 @@ _INVOICE: Template = {
 }
 """https://schema.org/Invoice"""
 
+CLOCKS = frozenset({Clock.INVOICE_ISSUED})
+"""What this service starts."""
+
 HOLDINGS: Sequence[Holding] = (
     Holding(
         table=Receivable,
         box="contact",
         kind=OrderContact,
+        bucket="order_id",
         on_erase=OnErase.CLEAR,
         # What is owed stays owed; to whom it was sold is then no longer known here.
         clears=("subject_id",),
@@ -52,6 +57,8 @@ HOLDINGS: Sequence[Holding] = (
         kind=InvoiceContact,
         bucket="year",
         on_erase=OnErase.CLEAR,
+        # Once its ten years are over an invoice is a figure.
+        clears=("subject_id",),
         describe=(
             "number", "issued_at", "total_amount", "currency", "lines", "seller_name", "seller_country",
             "kept_until",
@@ -65,7 +72,7 @@ HOLDINGS: Sequence[Holding] = (
         box="box",
         kind=CorrectedInvoice,
         bucket="year",
-        on_erase=OnErase.CLEAR,
+        on_erase=OnErase.DELETE,
         describe=("invoice_id", "noted_at"),
         on_rectify=OnRectify.KEEP,
     ),

@@ -15,12 +15,13 @@ from libs.common.errors import NotFound
 from libs.common.events import Received
 from libs.common.events.billing import InvoiceIssued, PaymentReceived
 from libs.common.events.orders import OrderContact, OrderPlaced
+from libs.common.events.privacy import ClockStarted
 from libs.common.outbox import publish_all
 from libs.common.personal.data import Sealed
 from libs.common.personal.holdings import Person
 from libs.common.personal.tombstones import Subject, erased_among
 from libs.common.personal.vault import KeyDestroyed, KeyRestricted, SubjectErased, Vault
-from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.personal.vocabulary import Clock, Purpose, Retention
 from libs.common.stores import KnownStore, known_store
 from libs.common.worker import Work
 from services.billing import domain
@@ -216,7 +217,8 @@ async def settle(
     session.add_all([booked, invoice])
     await session.flush()
     await _book(session, booked, invoice, first_number=entry_number)
-    await publish_all(session, _announced(receivable, booked, invoice), store_id=store_id, source="billing")
+    events = [*_announced(receivable, booked, invoice), *_clock(invoice)]
+    await publish_all(session, events, store_id=store_id, source="billing")
     return booked, invoice
 
 
@@ -351,6 +353,21 @@ def _announced(
     )
 
 
+def _clock(invoice: Invoice) -> list[ClockStarted]:
+    """Whom it is for is kept for as long as the law asks, and that is counted from the end of its year."""
+    if invoice.subject_id is None or invoice.contact is None:
+        return []
+    started = ClockStarted(
+        subject_id=invoice.subject_id,
+        generation=invoice.generation,
+        retention=Retention.ACCOUNTING,
+        bucket=str(invoice.year),
+        clock=Clock.INVOICE_ISSUED,
+        started_at=invoice.issued_at,
+    )
+    return [started]
+
+
 def _year(now: datetime) -> int:
     return now.astimezone(UTC).year
 
@@ -409,3 +426,4 @@ async def _complete(work: Work, waiting: Receivable) -> None:
         receivable.contact = None
         invoice.contact = None if is_erased else contact
         invoice.version += 1
+        await publish_all(session, _clock(invoice), store_id=store_id, source="billing")

@@ -16,10 +16,12 @@ from services.identity import endings
 from services.identity.keys import forget_retired
 from services.identity.models import Base
 from services.identity.parts import now
-from services.identity.personal import HERE, HOLDINGS, KEPT
+from services.identity.personal import CLOCKS, HERE, HOLDINGS, KEPT
 from services.identity.settings import Settings
 
-PARTICIPANT = Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
+PARTICIPANT = Participant(
+    service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE, clocks=CLOCKS
+)
 ENDINGS = Endings(service="identity", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 _EXPIRED = (

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify
 from libs.common.personal.portable import Template, each, postal_address
+from libs.common.personal.vocabulary import Clock
 from services.identity.kinds import Credentials, FurtherEmail, Profile
 from services.identity.models import Account, AccountEmail, AccountSession, SignUp
 
@@ -15,6 +16,9 @@ _PERSON: Template = {
     "address": each("/data/addresses", postal_address("/item")),
 }
 """https://schema.org/Person"""
+
+CLOCKS = frozenset({Clock.ACCOUNT_CLOSED, Clock.MESSAGE_SETTLED})
+"""What this service starts."""
 
 HOLDINGS: Sequence[Holding] = (
     Holding(

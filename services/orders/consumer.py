@@ -16,11 +16,11 @@ from libs.common.stores import STORES
 from libs.common.worker import Duty, Work
 from services.orders import domain
 from services.orders.models import Base
-from services.orders.personal import HOLDINGS
+from services.orders.personal import CLOCKS, HOLDINGS
 from services.orders.service import carts, offers, orders
 from services.orders.settings import Settings
 
-PARTICIPANT = Participant(service="orders", holdings=HOLDINGS, settings=Settings)
+PARTICIPANT = Participant(service="orders", holdings=HOLDINGS, settings=Settings, clocks=CLOCKS)
 ENDINGS = Endings(service="orders", metadata=Base.metadata, holdings=HOLDINGS)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from libs.common.events.orders import OrderContact
 from libs.common.personal.holdings import Attached, Holding, OnErase
 from libs.common.personal.portable import Template, amount, each, postal_address, word
+from libs.common.personal.vocabulary import Clock
 from services.orders.models import Order, OrderLine
 from services.orders.service.orders import cancel_open_orders, orders_under_way
 
@@ -53,11 +54,24 @@ _ORDER: Template = {
 }
 """https://schema.org/Order"""
 
+CLOCKS = frozenset(
+    {
+        Clock.ORDER_CONFIRMED,
+        Clock.ORDER_PAID,
+        Clock.ORDER_FULFILLED,
+        Clock.ORDER_REFUSED,
+        Clock.ORDER_CANCELLED,
+        Clock.MESSAGE_SETTLED,
+    }
+)
+"""What this service starts."""
+
 HOLDINGS: Sequence[Holding] = (
     Holding(
         table=Order,
         box="contact",
         kind=OrderContact,
+        bucket="id",
         on_erase=OnErase.CLEAR,
         # The row stays a figure of the store: nothing in it leads to the person any more.
         clears=("subject_id", "email_index", "view_secret_hash"),

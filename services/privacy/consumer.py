@@ -11,12 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.identity import AccountEnded, EmailConfirmed, EmailRemoved, StoreEnded
+from libs.common.events.identity import AccountEnded, EmailConfirmed, EmailRemoved, StoreEnded, StoreOpened
 from libs.common.events.privacy import (
+    ClockStarted,
+    ClockStopped,
     DatabaseRestored,
     ExportChunk,
     Life,
     ParticipantAnnounced,
+    RowsCleaned,
     StoreCleaned,
     TaskAnswered,
 )
@@ -25,7 +28,7 @@ from libs.common.mail import SENDING
 from libs.common.personal.answers import Forged, check
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.participant import Participant as Answering
-from libs.common.stores import STORES
+from libs.common.stores import STORES, known_store, on_store_opened
 from libs.common.telemetry import meter
 from libs.common.worker import Duty
 from services.privacy import (
@@ -50,6 +53,7 @@ from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
 from services.privacy.models import Base, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
+from services.privacy.retention import clocks, expiring, moving, periods
 from services.privacy.settings import Settings, present
 
 logger = logging.getLogger(__name__)
@@ -179,11 +183,25 @@ def _lives(data: EmailConfirmed | EmailRemoved) -> tuple[Life, Life]:
     )
 
 
-PARTICIPANT = Answering(service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE)
+PARTICIPANT = Answering(
+    service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE, clocks=clocks.CLOCKS
+)
 ENDINGS = Endings(service="privacy", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
+
+
+async def on_store(session: AsyncSession, event: Received[StoreOpened]) -> None:
+    """Know the store, and the zone in which its days begin."""
+    await on_store_opened(session, event)
+    store = await known_store(session, event.data.store_id)
+    await periods.place(session, store_id=store.store_id, country=store.country)
+
 
 HANDLERS: Handlers = {
     **STORES,
+    StoreOpened: on_store,
+    ClockStarted: clocks.on_clock_started,
+    ClockStopped: clocks.on_clock_stopped,
+    RowsCleaned: expiring.on_rows_cleaned,
     StoreEnded: store_endings.on_store_ended,
     StoreCleaned: store_endings.on_store_cleaned,
     AccountEnded: closings.on_account_ended,
@@ -219,6 +237,13 @@ DUTIES: Sequence[Duty] = (
     Duty("compare what was restored", redoing.compare, timedelta(seconds=1)),
     Duty("ask again after a restore", redoing.redo, timedelta(seconds=1)),
     Duty("forget what was asked again", redoing.forget, timedelta(hours=1)),
+    Duty("tell the keyring of last days", expiring.tell, timedelta(seconds=5)),
+    Duty("expire", expiring.expire, timedelta(seconds=30)),
+    Duty("remind of what expired", expiring.remind, timedelta(seconds=5)),
+    Duty("finish what expired", expiring.finish, timedelta(seconds=30), channel=expiring.CHANNEL),
+    Duty("forget what expired", expiring.purge, timedelta(hours=1)),
+    Duty("move periods", moving.move, timedelta(seconds=5), channel=moving.CHANNEL),
+    Duty("measure expiries", expiring.measure, timedelta(seconds=30)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,
     *PARTICIPANT.duties,

@@ -15,7 +15,8 @@ from pydantic import (
 )
 
 from libs.common.events.privacy import KeptOfStore, Retained
-from libs.common.personal.vocabulary import Category, LegalBasis, Purpose
+from libs.common.personal.vocabulary import RULES, Category, Clock, LegalBasis, Length, Purpose, Retention
+from services.privacy.domain import holds
 from services.privacy.domain.decisions import Extension, Ground, Passing
 from services.privacy.domain.notes import About
 from services.privacy.domain.rights import Law, Right, RightName
@@ -421,3 +422,165 @@ class MergeView(BaseModel):
 
     merged: bool
     subjects: list[MergedSubject]
+
+
+# --- Periods ---------------------------------------------------------------------------------------------
+
+
+def _is_length(written: str) -> str:
+    Length.parse(written)
+    return written
+
+
+WrittenLength = Annotated[
+    str,
+    Field(
+        max_length=8,
+        pattern=r"^P(0|[1-9][0-9]{0,4})[DMY]$",
+        description="Days, months or years: P10D, P3M, P2Y.",
+    ),
+    AfterValidator(_is_length),
+]
+
+
+def _known(clock: Clock) -> Clock:
+    if clock not in RULES:
+        raise ValueError("this clock leaves no choice")
+    return clock
+
+
+Choosable = Annotated[Clock, AfterValidator(_known)]
+
+
+class NewPeriods(BaseModel):
+    """How long things are kept, by what starts their clock. What is left out is as it is by itself."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"lengths": {"order-cancelled": "P10D"}}]}
+    )
+
+    lengths: dict[Choosable, WrittenLength]
+
+    @property
+    def parsed(self) -> dict[Clock, Length]:
+        """The lengths themselves."""
+        return {clock: Length.parse(written) for clock, written in self.lengths.items()}
+
+
+class PeriodView(BaseModel):
+    """From one event on: how long something is kept, and between which bounds the store may choose."""
+
+    clock: Clock
+    retention: Retention
+    kinds: list[str] = Field(description="The kinds of data that are kept for this reason.")
+    starts: str = Field(description="The event, in words for people.")
+    length: str = Field(description="In force.")
+    default: str
+    least: str
+    most: str
+    chosen: bool = Field(description="Whether the store said so itself.")
+    fixed: bool = Field(description="Whether the law leaves no choice.")
+    from_end_of_year: bool = Field(description="Whether it is counted from the end of the year.")
+    law: str
+
+
+class RetentionView(BaseModel):
+    """All periods of a store."""
+
+    periods: list[PeriodView]
+    zone: str = Field(description="Where the store's days begin.")
+    left_to_move: int = Field(
+        description="How many running periods are still to be computed by the present choice."
+    )
+
+
+class ChangeForecast(BaseModel):
+    """What another choice would do to what one clock counts. A record is what has a key of its own: an order, say."""
+
+    clock: Clock
+    retention: Retention
+    kinds: list[str]
+    length: str
+    wanted: str
+    records: int
+    persons: int
+    earlier: int
+    later: int
+    at_once: int = Field(description="Of those earlier: the ones whose new last day is over already.")
+    persons_earlier: int
+    persons_later: int
+    persons_at_once: int
+
+
+class RetentionPreview(BaseModel):
+    """Of every clock that runs for somebody."""
+
+    changes: list[ChangeForecast]
+
+
+class Expiring(BaseModel):
+    """What expires for one reason in one month."""
+
+    retention: Retention
+    kinds: list[str]
+    records: int
+    persons: int
+    held: int = Field(description="Of the records: those that a legal hold keeps beyond their day.")
+
+
+class ExpiriesOfMonth(BaseModel):
+    """A month; what is overdue stands with the present one."""
+
+    month: str = Field(pattern=r"^[0-9]{4}-[0-9]{2}$")
+    expiring: list[Expiring]
+
+
+class RetentionForecast(BaseModel):
+    """Month by month."""
+
+    months: list[ExpiriesOfMonth]
+
+
+# --- Holds -----------------------------------------------------------------------------------------------
+
+
+def _holdable(retention: Retention) -> Retention:
+    if retention not in holds.HOLDABLE:
+        raise ValueError("this is never held")
+    return retention
+
+
+class NewHold(BaseModel):
+    """`{"email": …}` for one person, `{"everybody": true}` for the whole store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: EmailStr | None = Field(None, description="Whom it is about. Not kept.")
+    everybody: Literal[True] | None = None
+    retentions: list[Annotated[Retention, AfterValidator(_holdable)]] = Field(
+        list(holds.USUALLY), min_length=1, max_length=8, description="What is held."
+    )
+    ground: holds.Ground
+    until: date = Field(description="The last day, where the store is: five years from now at most.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.email is None) == (self.everybody is None):
+            raise ValueError("name a person, or everybody")
+        return self
+
+
+class HoldView(BaseModel):
+    """A hold, and what became of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    subject_id: UUID | None = Field(description="Null: everybody's at the store.")
+    retentions: list[Retention]
+    ground: holds.Ground
+    until: date
+    placed_by: UUID = Field(description="An account of the staff.")
+    placed_at: datetime
+    lifted_by: UUID | None
+    lifted_at: datetime | None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from libs.common.db import ALL_STORES, Query, Row
-from libs.common.events.privacy import Retained, Verb
+from libs.common.events.privacy import Held, Retained, Verb
 from libs.common.personal.datamap import retentions_concerned
 from libs.common.personal.keys import (
     Erased,
@@ -25,6 +25,8 @@ from libs.common.worker import Work
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.tasks import Answer, is_part, lives_of
+from services.privacy.holds import as_answer, held_of
+from services.privacy.retention.clocks import Kept, after_erasure
 from services.privacy.settings import present
 
 T = TypeVar("T")
@@ -41,7 +43,8 @@ _CLAIM = Query("""
             ORDER BY next_issue_at LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING request_id, verb
     )
-    SELECT request.id, request.store_id, subject_id, generation, also, claim, purpose, category, retired, round, verb
+    SELECT request.id, request.store_id, subject_id, generation, also, claim, purpose, category, retired, held, round,
+        verb
     FROM claimed JOIN request ON request.id = claimed.request_id
 """)
 
@@ -77,20 +80,67 @@ async def ask_again(work: Work, row: Row) -> None:
 
 
 async def _destroyed(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]:
+    held = await _held(work, rows)
     asked = [
-        Erasure(row.store_id, life.subject_id, life.generation, row.id)
+        Erasure(row.store_id, life.subject_id, life.generation, row.id, as_answer(held[row.id]))
         for row in rows
         for life in lives_of(row)
     ]
     erased = await _keyring(work).destroy(asked)
-    return [(row.store_id, _after_destroying(row, some)) for row, some in _of_each(rows, erased)]
+    await _count_for_what_stays(work, _of_each(rows, erased))
+    return [
+        (row.store_id, _after_destroying(row, some, as_answer(held[row.id])))
+        for row, some in _of_each(rows, erased)
+    ]
 
 
-def _after_destroying(row: Row, erased: Sequence[Erased]) -> Answer:
+async def _held(work: Work, rows: Sequence[Row]) -> dict[UUID, list[Held]]:
+    """By request, what is on legal hold of any of its person's subjects, until the last of these holds ends."""
+    people = [(row.store_id, life.subject_id) for row in rows for life in lives_of(row)]
+    async with work.database.transaction(ALL_STORES) as transaction:
+        found = await held_of(transaction, people, now=work.clock())
+    held: dict[UUID, list[Held]] = {}
+    for row in rows:
+        last: dict[Retention, Held] = {}
+        for life in lives_of(row):
+            for one in found.get((row.store_id, life.subject_id), ()):
+                if one.retention not in last or last[one.retention].until < one.until:
+                    last[one.retention] = one
+        held[row.id] = [last[retention] for retention in sorted(last)]
+    return held
+
+
+async def _count_for_what_stays(work: Work, erasures: Sequence[tuple[Row, Sequence[Erased]]]) -> None:
+    """What stays goes by itself on its day; of what is gone nothing is counted any more."""
+    for store_id in dict.fromkeys(row.store_id for row, _ in erasures):
+        async with work.database.session(store_id) as session:
+            of_store = [erased for row, erased in erasures if row.store_id == store_id]
+            for one, of_person in [(one, erased) for erased in of_store for one in erased]:
+                await after_erasure(
+                    session,
+                    store_id,
+                    subject_id=one.subject_id,
+                    generation=one.generation,
+                    others=[other.subject_id for other in of_person if other is not one],
+                    kept=[_as_kept(key) for key in one.kept],
+                    now=work.clock(),
+                )
+
+
+def _as_kept(key: KeptKey) -> Kept:
+    return Kept(key.generation, key.retention, key.bucket, key.law, key.expires_on)
+
+
+def _after_destroying(row: Row, erased: Sequence[Erased], held: Sequence[Mapping[str, Any]]) -> Answer:
     kept = [_kept(key) for one in erased for key in one.kept]
     destroyed = sum(len(one.destroyed) for one in erased)
     state = TaskState.RETAINED if kept else TaskState.DONE if destroyed else TaskState.NOTHING_HELD
-    content = {"outcome": state, "counts": {"keys": destroyed}, "retained": kept}
+    content = {
+        "outcome": state,
+        "counts": {"keys": destroyed},
+        "retained": kept,
+        "held": list(held),
+    }
     return Answer(row.id, KEYRING, Verb(row.verb), row.round, state, content)
 
 
@@ -121,6 +171,8 @@ def _after_checking(row: Row, left: Sequence[Sequence[LiveKey]], today: date) ->
 def _should_be_gone(row: Row, key: LiveKey, today: date) -> bool:
     if key.retention is Retention.REQUEST:
         return key.bucket != str(row.id)
+    if any(key.retention == one["retention"] for one in row.held or ()):
+        return False
     kept_until = key.expires_on
     return not key.retention.period.kept_by_law or (kept_until is not None and kept_until < today)
 
@@ -133,15 +185,21 @@ async def _retired(work: Work, rows: Sequence[Row]) -> list[tuple[UUID, Answer]]
     async with work.database.transaction(ALL_STORES) as transaction:
         maps = await _DATA_MAPS.rows(transaction)
     entries = [entry for one in maps for entry in one.data_map if "kind" in entry]
-    concerned = [row for row in rows if _retentions(entries, row)]
+    wanted = {row.id: set(_retentions(entries, row)) for row in rows}
+    held = {
+        id_: [one for one in of_one if one.retention in wanted[id_]]
+        for id_, of_one in (await _held(work, rows)).items()
+    }
+    retiring = {id_: sorted(some - {one.retention for one in held[id_]}) for id_, some in wanted.items()}
+    concerned = [row for row in rows if retiring[row.id]]
     retirements = [
-        Retirement(row.store_id, life.subject_id, life.generation, _retentions(entries, row))
+        Retirement(row.store_id, life.subject_id, life.generation, retiring[row.id])
         for row in concerned
         for life in lives_of(row)
     ]
     retired = await _keyring(work).retire(retirements) if retirements else []
     ids = {row.id: [key_id for some in each for key_id in some] for row, each in _of_each(concerned, retired)}
-    return [(row.store_id, _after_retiring(row, ids.get(row.id, []))) for row in rows]
+    return [(row.store_id, _after_retiring(row, ids.get(row.id, []), held[row.id])) for row in rows]
 
 
 def _retentions(entries: Sequence[Mapping[str, Any]], row: Row) -> Sequence[Retention]:
@@ -155,9 +213,15 @@ def _retentions(entries: Sequence[Mapping[str, Any]], row: Row) -> Sequence[Rete
 _DATA_MAPS = Query("SELECT data_map FROM participant ORDER BY name")
 
 
-def _after_retiring(row: Row, key_ids: Sequence[UUID]) -> Answer:
-    state = TaskState.DONE if key_ids else TaskState.NOTHING_HELD
+def _after_retiring(row: Row, key_ids: Sequence[UUID], held: Sequence[Held]) -> Answer:
+    """What is on legal hold is not retired, so nobody touches it: the part of it stays."""
+    state = TaskState.RETAINED if held else TaskState.DONE if key_ids else TaskState.NOTHING_HELD
+    kept = [
+        Retained(kind="key", retention=one.retention, bucket="", count=1, ground=one.ground, until=one.until)
+        for one in held
+    ]
     content = {
+        "retained": [one.model_dump(mode="json") for one in kept],
         "outcome": state,
         "counts": {"keys": len(key_ids)},
         "retired": [str(key_id) for key_id in key_ids],

@@ -82,7 +82,7 @@ class NoteText(
 
 class DeskAddress(
     PersonalData,
-    retention=Retention.CORRESPONDENCE,
+    retention=Retention.DESK,
     purposes=[Purpose.SERVICE_MAIL],
     legal_basis=LegalBasis.LEGAL_OBLIGATION,
     recipients=["mail provider"],

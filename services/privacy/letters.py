@@ -19,12 +19,13 @@ from libs.common.mail import Letter, RequestLetter, WaitingLetter
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
 from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
-from libs.common.personal.vocabulary import Purpose
+from libs.common.personal.vocabulary import Clock, Purpose
 from libs.common.worker import Work
 from services.privacy import wording
 from services.privacy.domain.states import DOWNLOAD_DAYS, DOWNLOADS
 from services.privacy.kinds import AgentContact, DeskAddress, NoteText, RequestContact
 from services.privacy.models import Download
+from services.privacy.retention.clocks import start, start_of_own
 from services.privacy.service.opening import hashed
 from services.privacy.wording import Recipients
 
@@ -116,7 +117,7 @@ async def write(work: Work) -> int:
         drafted = [one.row.notice_id for one, _ in letters]
         values = {"ids": ids, "drafted": drafted, "now": now}
         written = set((await session.scalars(_WRITTEN, values)).all())
-        await _post(session, [(one, box) for one, box in letters if one.row.notice_id in written])
+        await _post(session, [(one, box) for one, box in letters if one.row.notice_id in written], now)
     return len(rows) // _AT_ONCE
 
 
@@ -204,13 +205,16 @@ async def _sealed(work: Work, drafts: Sequence[_Draft]) -> list[tuple[_Draft, _B
     return [(draft, one) for draft, one in zip(drafts, sealed, strict=True) if isinstance(one, SealedFor)]
 
 
-async def _post(session: AsyncSession, letters: Sequence[tuple[_Draft, _Box]]) -> None:
+async def _post(session: AsyncSession, letters: Sequence[tuple[_Draft, _Box]], now: datetime) -> None:
     if not letters:
         return
     await session.execute(insert(WaitingLetter), [_waiting(draft, sealed) for draft, sealed in letters])
     links = [draft.link for draft, _ in letters if draft.link is not None]
     if links:
         await session.execute(insert(Download), links)
+        for draft in (draft for draft, _ in letters if draft.link is not None):
+            ready = start_of_own(draft.row, Clock.EXPORT_READY, draft.row.id, at=now)
+            await start(session, draft.store_id, [ready])
     ring_after_commit(session, LETTERS_CHANNEL)
 
 

@@ -5,7 +5,17 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, Index, MetaData, PrimaryKeyConstraint, func, text
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Uuid,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,6 +26,7 @@ from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.data import Sealed, SealedColumn
 from libs.common.throttle import Counting
 from services.privacy.domain.decisions import Decision
+from services.privacy.domain.holds import Ground
 from services.privacy.domain.notes import About
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import OVER, State, TaskState
@@ -159,6 +170,10 @@ class Request(Base):
     """From then on the platform may answer for the store."""
     retired: Mapped[list[str] | None] = mapped_column(JSONB, info=impersonal("ids of keys"))
     """Of an erasure that is not of everything: the keys that go once nothing lies under them any more."""
+    held: Mapped[list[dict[str, str]] | None] = mapped_column(
+        JSONB, info=impersonal("words of the vocabulary, and dates")
+    )
+    """Of an erasure: what a legal hold kept from it, and until when."""
     begins_at: Mapped[datetime | None]
     """A restriction is lifted no sooner: the person is told before."""
     also: Mapped[list[dict[str, Any]] | None] = mapped_column(
@@ -563,3 +578,115 @@ class StoreEndingPart(Base):
         JSONB, info=impersonal("tables, counts, grounds and days"), server_default=text("'[]'::jsonb")
     )
     cleaned_at: Mapped[datetime | None]
+
+
+# --- Periods ---------------------------------------------------------------------------------------------
+
+
+class Expiry(Base):
+    """Until when what lies under one bucket of a person's keys is kept, and what became of it then.
+
+        running ──► destroying ──► cleaning ──► over
+           ↕
+        stopped
+
+    Only a bucket that belongs to nothing that ends comes back from `over`, when something new is sealed in it.
+    """
+
+    __tablename__ = "expiry"
+    __table_args__ = (
+        PrimaryKeyConstraint("store_id", "subject_id", "generation", "retention", "bucket"),
+        CheckConstraint("state IN ('running', 'stopped', 'destroying', 'cleaning', 'over')", name="state"),
+        Index("ix_expiry_due", "due_at", postgresql_where=text("state = 'running'")),
+        Index(
+            "ix_expiry_untold", "store_id", "subject_id",
+            postgresql_where=text("told_on IS DISTINCT FROM expires_on AND state IN ('running', 'stopped')"),
+        ),
+        Index(
+            "ix_expiry_under_way", "next_try_at", postgresql_where=text("state IN ('destroying', 'cleaning')")
+        ),
+        Index(
+            "ix_expiry_revision", "store_id", "revision",
+            postgresql_where=text("state IN ('running', 'stopped')"),
+        ),
+        Index("ix_expiry_forecast", "store_id", "expires_on", postgresql_where=text("state = 'running'")),
+        Index("ix_expiry_over_at", "over_at", postgresql_where=text("state = 'over'")),
+    )  # fmt: skip
+
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID]
+    generation: Mapped[int]
+    retention: Mapped[str] = mapped_column(info=_WORD)
+    bucket: Mapped[str] = mapped_column(info=impersonal("a year, or an id"))
+    clock: Mapped[str] = mapped_column(info=_WORD)
+    started_at: Mapped[datetime]
+    version: Mapped[int] = mapped_column(server_default="0")
+    """Of whatever the clock belongs to: an older one changes nothing."""
+    state: Mapped[str] = mapped_column(info=_WORD)
+    expires_on: Mapped[date | None]
+    """The last day on which it is kept, where the store is."""
+    due_at: Mapped[datetime | None]
+    """The instant at which that day is over."""
+    revision: Mapped[int] = mapped_column(server_default="0")
+    """Of the store's choice that the day was computed by."""
+    told_on: Mapped[date | None]
+    """The last day as the keyring knows it."""
+    next_try_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    key_ids: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), info=impersonal("ids of keys"), server_default="{}"
+    )
+    waiting: Mapped[list[str]] = mapped_column(ARRAY(String), info=_NAME, server_default="{}")
+    """Participants that have not said yet that nothing is left."""
+    destroyed_at: Mapped[datetime | None]
+    over_at: Mapped[datetime | None]
+    next_clock: Mapped[str | None] = mapped_column(info=_WORD)
+    """What started again while the keys were being destroyed: it counts for what was sealed since."""
+    next_started_at: Mapped[datetime | None]
+    others: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), info=impersonal("ids of subjects"), server_default="{}"
+    )
+    """Of what a hold kept from an erasure: the other subjects of its person, whose holds are about this too."""
+
+
+class RetentionSettings(Base):
+    """How long a store keeps things where the law leaves it the choice, and in which zone its days begin."""
+
+    __tablename__ = "retention_settings"
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    lengths: Mapped[dict[str, str]] = mapped_column(
+        JSONB, info=impersonal("clocks and lengths"), server_default=text("'{}'::jsonb")
+    )
+    zone: Mapped[str] = mapped_column(info=impersonal("name of a time zone"), server_default="UTC")
+    revision: Mapped[int] = mapped_column(server_default="0")
+    """Raised whenever days are to be computed anew."""
+    version: Mapped[int] = mapped_column(server_default="1")
+
+
+class LegalHold(Base):
+    """Something is kept, whatever its period says, because of a claim (GDPR, Art. 17(3)(e))."""
+
+    __tablename__ = "legal_hold"
+    __table_args__ = (
+        CheckConstraint(f"ground IN ({_words(Ground)})", name="ground"),
+        Index("ix_legal_hold_listing", "store_id", "placed_at", "id"),
+        Index("ix_legal_hold_in_force", "store_id", "subject_id", postgresql_where=text("lifted_at IS NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    store_id: Mapped[UUID]
+    subject_id: Mapped[UUID | None]
+    """None: everybody's at the store."""
+    retentions: Mapped[list[str]] = mapped_column(ARRAY(String), info=_WORD)
+    """What is held."""
+    ground: Mapped[str] = mapped_column(info=_WORD)
+    until: Mapped[date]
+    """The last day, where the store is."""
+    ends_at: Mapped[datetime]
+    """The instant at which that day is over."""
+    placed_by: Mapped[UUID]
+    """An account of staff."""
+    placed_at: Mapped[datetime]
+    lifted_by: Mapped[UUID | None]
+    lifted_at: Mapped[datetime | None]

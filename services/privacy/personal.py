@@ -10,6 +10,7 @@ from libs.common.events.identity import AccountContact
 from libs.common.events.privacy import ExportedRecords, Proposal
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify, Person
 from services.privacy.engine.phases import NOTE_TURNED, TURNED
+from services.privacy.holds import people_on_hold
 from services.privacy.kinds import (
     AgentContact,
     ArchivePiece,
@@ -25,6 +26,7 @@ from services.privacy.models import (
     DoomedKey,
     Download,
     DownloadGrant,
+    Expiry,
     ExportChunk,
     PersonSubject,
     PrivacyDesk,
@@ -106,7 +108,7 @@ HOLDINGS: Sequence[Holding] = (
         ),
         # With the address goes the link that was sent to it.
         clears=("status_hash", "also"), on_rectify=OnRectify.KEEP,
-        before_erase=end_other_requests,
+        before_erase=end_other_requests, obligations=people_on_hold,
     ),
     Holding(
         table=Request, box="proposal", kind=Proposal, bucket="id", on_erase=OnErase.CLEAR,
@@ -122,6 +124,8 @@ HOLDINGS: Sequence[Holding] = (
         exported=False, before_erase=note_erased_documents,
     ),
     Holding(table=DoomedKey, on_erase=OnErase.KEEP, exported=False),
+    # Of what is erased nothing is counted any more; of what is kept this says until when.
+    Holding(table=Expiry, on_erase=OnErase.KEEP, exported=False),
     Holding(
         table=RequestNote, box="box", kind=NoteText, bucket="request_id", on_erase=OnErase.DELETE,
         describe=("request_id", "about", "at"), on_rectify=OnRectify.KEEP,
@@ -188,5 +192,9 @@ KEPT: Mapping[str, str] = {
         "GDPR, Art. 5(2): the evidence of what was answered, which names nobody",
     ),
     **dict.fromkeys(("store_ending", "store_ending_part"), "That the store ended, and what was kept of it"),
+    **dict.fromkeys(
+        ("expiry", "retention_settings", "legal_hold"),
+        "Until when what is kept stays: it ends by itself then",
+    ),
 }
 """What stays of a store that has ended."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from libs.common.personal.vocabulary import Category, Purpose, Retention, Source
+from libs.common.personal.vocabulary import Category, Clock, Purpose, Retention, Source
 from services.privacy.domain.decisions import Extension, Ground
 from services.privacy.domain.rights import RightName
 
@@ -122,6 +122,10 @@ OBLIGATIONS: Words = {
         "en": "A payment is still due: whoever claims it needs the data until it is settled.",
         "fr": "Un paiement est encore dû : les données sont nécessaires à son recouvrement.",
     },
+    "legal-hold": {
+        "en": "Some of it is on legal hold: it would be kept until that ends, and everything else erased.",
+        "fr": "Une partie est conservée pour un litige : elle le resterait jusqu’à son terme, le reste serait effacé.",
+    },
     "owner-of-a-store": {
         "en": "The account owns a store, which would be left without an owner.",
         "fr": "Le compte est propriétaire d’une boutique, qui resterait sans propriétaire.",
@@ -138,7 +142,41 @@ def obligation(word: str, language: str) -> str:
     return OBLIGATIONS.get(word, _ANOTHER_OBLIGATION)[language]
 
 
+CLOCKS: Words = {
+    Clock.ACCOUNT_CLOSED: {"en": "the account was closed", "fr": "le compte a été fermé"},
+    Clock.ORDER_CONFIRMED: {
+        "en": "the order was confirmed and nobody has paid it since",
+        "fr": "la commande a été confirmée et personne ne l’a payée depuis",
+    },
+    Clock.ORDER_PAID: {
+        "en": "the order was paid and has not been delivered since",
+        "fr": "la commande a été payée et n’a pas été livrée depuis",
+    },
+    Clock.ORDER_FULFILLED: {"en": "the order was fulfilled", "fr": "la commande a été expédiée"},
+    Clock.ORDER_REFUSED: {"en": "the order was refused", "fr": "la commande a été refusée"},
+    Clock.ORDER_CANCELLED: {"en": "the order was cancelled", "fr": "la commande a été annulée"},
+    Clock.INVOICE_ISSUED: {
+        "en": "the end of the year in which the invoice was issued",
+        "fr": "la fin de l’année où la facture a été émise",
+    },
+    Clock.MESSAGE_SETTLED: {"en": "the last message was settled", "fr": "le dernier message a été traité"},
+    Clock.DESK_REPLACED: {
+        "en": "the address of the privacy desk was replaced",
+        "fr": "l’adresse du service chargé de la vie privée a été remplacée",
+    },
+    Clock.EXPORT_READY: {"en": "the export was ready", "fr": "l’export était prêt"},
+    Clock.REQUEST_ENDED: {"en": "the request was answered", "fr": "la demande a reçu sa réponse"},
+    Clock.DOCUMENT_RECEIVED: {"en": "the document was received", "fr": "le document a été reçu"},
+}
+"""After "from the day on which", in a policy."""
+
 KEPT: Words = {
+    Retention.ACCOUNT: {"en": "your account", "fr": "votre compte"},
+    Retention.ORDER: {
+        "en": "the names and addresses of your orders",
+        "fr": "les noms et adresses de vos commandes",
+    },
+    Retention.CORRESPONDENCE: {"en": "our correspondence", "fr": "notre correspondance"},
     Retention.ACCOUNTING: {
         "en": "accounting records, invoices among them",
         "fr": "les pièces comptables, dont les factures",

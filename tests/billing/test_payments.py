@@ -77,6 +77,19 @@ async def test_everybody_is_told_and_nobody_by_name(shop: Shop) -> None:
                 "total": order.total.model_dump(),
             },
         ),
+        # From now on it is counted for how long whom the invoice is for is kept.
+        (
+            "vitrine.privacy.clock-started.v1",
+            {
+                "version": 0,
+                "subject_id": str(order.subject_id),
+                "generation": 1,
+                "retention": "accounting",
+                "bucket": paid["invoice_number"].partition("-")[0],
+                "clock": "invoice-issued",
+                "started_at": events[-1][1]["started_at"],
+            },
+        ),
     ]
 
 

@@ -33,6 +33,7 @@ def _create_tables(connection: Connection, role: str) -> None:
         tables.create_second()
         tables.create_store_states()
         tables.create_third()
+        tables.create_expiry()
     # What a test's own handler does: one row an effect, in the order of the effects.
     connection.execute(
         text("CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, subject text, number int)")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
 from uuid import UUID, uuid4
@@ -184,6 +185,13 @@ async def furnish(house: House, merchant: Person) -> Furnished:
         headers=authorization(store_id, Role.OWNER) | {"If-Match": "*"},
         expect=204,
     )
+    hold = await house.call(
+        "POST",
+        f"/privacy/v1/stores/{store_id}/holds",
+        json={"email": f"canary-{uuid4().hex}@vitrine.example", "ground": "litigation", "until": _UNTIL},
+        headers=authorization(store_id, Role.OWNER),
+        expect=201,
+    )
     # Billing hears of an order before it hears that the order was placed.
     early = OrderConfirmed(order_id=uuid4(), version=2)
     await deliver(billing.HANDLERS, house.database("billing"), store_id, early)
@@ -207,6 +215,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "session_id": sessions["items"][0]["id"],
             "email_id": emails["items"][0]["id"],
             "request_id": request["id"],
+            "hold_id": hold["id"],
             "document_id": str(uuid4()),
             "download_id": str(uuid4()),
             "slug": slug,
@@ -215,6 +224,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
     )
 
 
+_UNTIL = str(datetime.now(UTC).date() + timedelta(days=30))
 _SHEET = (
     "Handle,Title,Body (HTML),Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -136,6 +137,14 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("POST", "/privacy/v1/stores/{store_id}/separations"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
     ("PUT", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/retention"): OFFICERS,
+    ("PUT", "/privacy/v1/stores/{store_id}/retention"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/retention/preview"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/retention/forecast"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/holds"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/holds"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/holds/{hold_id}"): OFFICERS,
+    ("DELETE", "/privacy/v1/stores/{store_id}/holds/{hold_id}"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/figures"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/figures.csv"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/evidence/log"): OFFICERS,
@@ -158,6 +167,9 @@ OF_THE_PLATFORM = frozenset(
         ("GET", "/privacy/v1/store-endings"),
     }
 )
+
+UNTIL = str(datetime.now(UTC).date() + timedelta(days=30))
+"""The last day of a hold."""
 
 # What a call needs besides its path to get as far as the object it names.
 BODIES: Mapping[Route, Any] = {
@@ -222,6 +234,13 @@ BODIES: Mapping[Route, Any] = {
     ("PUT", "/privacy/v1/stores/{store_id}/requests/{request_id}/assignment"): {"account_id": None},
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): {"text": "A note."},
     ("PUT", "/privacy/v1/stores/{store_id}/settings"): {"lifting_notice_days": 7},
+    ("PUT", "/privacy/v1/stores/{store_id}/retention"): {"lengths": {"order-cancelled": "P20D"}},
+    ("POST", "/privacy/v1/stores/{store_id}/retention/preview"): {"lengths": {"order-cancelled": "P20D"}},
+    ("POST", "/privacy/v1/stores/{store_id}/holds"): {
+        "email": "person@vitrine.example",
+        "ground": "litigation",
+        "until": UNTIL,
+    },
     ("POST", "/privacy/v1/stores/{store_id}/request-forms"): {
         "right": "access",
         "email": "person@vitrine.example",

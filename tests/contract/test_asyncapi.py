@@ -29,6 +29,7 @@ OPEN: Mapping[str, str] = {
     "ParticipantAnnounced.public_key": "a public JWK",
     "ParticipantAnnounced.data_map[]": "declarations, computed from code",
     "TaskAnswered.counts": "numbers by the name of a table",
+    "RowsCleaned.counts": "numbers by the name of a table",
     "TaskAnswered.beside": "numbers by the name of a table",
     "TaskAnswered.skipped": "names of tables, and fixed words",
 }

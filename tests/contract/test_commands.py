@@ -272,6 +272,11 @@ async def _to_be_merged(house: House, ours: Furnished, _: Person) -> dict[str, A
     return {"json": {"subjects": [{"email": one.email} for one in both]}}
 
 
+async def _a_hold(_house: House, _ours: Furnished, _: Person) -> dict[str, Any]:
+    body = BODIES["POST", "/privacy/v1/stores/{store_id}/holds"]
+    return {"json": body | {"email": f"canary-{uuid4().hex}@vitrine.example"}}
+
+
 _PDF = ("card.pdf", b"%PDF-1.7 a card", "application/pdf")
 _REQUESTS = "/privacy/v1/stores/{store_id}/requests"
 FIRST: Mapping[Route, Prepare] = {
@@ -290,6 +295,7 @@ FIRST: Mapping[Route, Prepare] = {
     ("POST", f"{_REQUESTS}/{{request_id}}/notes"): _a_note,
     ("POST", f"{_REQUESTS}/{{request_id}}/documents/{{document_id}}/checks"): _to_be_looked_at,
     ("POST", "/privacy/v1/stores/{store_id}/merges"): _to_be_merged,
+    ("POST", "/privacy/v1/stores/{store_id}/holds"): _a_hold,
     ("POST", "/privacy/v1/status/documents"): _to_be_shown,
 }
 """How to make the first of two calls with one key."""

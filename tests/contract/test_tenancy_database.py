@@ -153,6 +153,9 @@ _DUMMIES = {
     "jsonb": "'{}'",
     "timestamptz": "now()",
     "bool": "false",
+    "date": "now()",
+    "_uuid": "'{}'",
+    "_varchar": "'{}'",
 }
 
 

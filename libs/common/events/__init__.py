@@ -58,10 +58,17 @@ class Event(BaseModel):
 
 
 class PersonalEvent(Event):
-    """An event that would create or change data about a person: refused once that generation is erased."""
+    """An event that would create or change data about a person: refused once that generation is erased, or the time for
+    which the data it brings is kept is over.
+    """
 
     subject_id: UUID
     generation: int
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """Retention and bucket of what it brings, where that bucket can end before its person's other data."""
+        return None
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)

@@ -63,6 +63,11 @@ class OrderPlaced(
     payment_method: PaymentMethod
     contact: Sealed[OrderContact]
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Retention and bucket of the contact."""
+        return Retention.ORDER, str(self.order_id)
+
 
 class OrderConfirmed(Event, type="vitrine.orders.order-confirmed.v1", topic="orders.orders", key="order_id"):
     """Stock is reserved; the order waits for its payment."""

@@ -7,14 +7,14 @@ idempotent: the same task, issued again, gets the same answer again. A new round
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, model_validator
 
-from libs.common.events import Event
+from libs.common.events import Event, PersonalEvent
 from libs.common.personal.data import PersonalData, PersonalValue, Sealed
-from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
+from libs.common.personal.vocabulary import RULES, Category, Clock, LegalBasis, Purpose, Retention
 
 ParticipantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 SkippedWord = Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$")]
@@ -85,6 +85,16 @@ class Retained(BaseModel):
     until: date | None
 
 
+class Held(BaseModel):
+    """What is kept for a legal claim while its person is erased: why it was there, and until when it stays."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    retention: Retention
+    until: date
+    ground: str
+
+
 class Correction(PersonalValue):
     """One field that is wrong or incomplete, by its category, and what it should say (GDPR, Art. 16)."""
 
@@ -122,6 +132,8 @@ class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.ta
     """Only what is of this category: of an erasure that is not of everything."""
     retired: list[UUID] = []
     """Of an erasure that is not of everything, and its check: the keys that nothing may be left under."""
+    held: list[Held] = []
+    """Of an erasure and its check: what stays until then, closed to all but legal claims."""
     portable: bool = False
     """Of an export: only what the person gave (GDPR, Art. 20)."""
     order_number: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,40}$")] | None = None
@@ -246,6 +258,78 @@ class StoreErased(Event, type="vitrine.privacy.store-erased.v1", topic="privacy.
     store_id: UUID
     kept_until: date | None = None
     """The last day of what the law keeps; None where nothing is."""
+
+
+# --- Periods -----------------------------------------------------------------------------------------------
+
+
+class ClockStarted(
+    PersonalEvent, type="vitrine.privacy.clock-started.v1", topic="privacy.retention", key="subject_id"
+):
+    """What lies under one bucket of a person's keys is kept for its period from now on: an order was cancelled, say.
+
+    Of several for one bucket the one with the highest version counts, and of those the latest.
+    """
+
+    retention: Retention
+    bucket: Annotated[str, Field(max_length=36)] = ""
+    clock: Clock
+    started_at: Annotated[AwareDatetime, Field(strict=True)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_clock(self)
+        return self
+
+
+class ClockStopped(
+    PersonalEvent, type="vitrine.privacy.clock-stopped.v1", topic="privacy.retention", key="subject_id"
+):
+    """What started a clock is undone: somebody who closed their account has come back."""
+
+    retention: Retention
+    bucket: Annotated[str, Field(max_length=36)] = ""
+    clock: Clock
+    stopped_at: Annotated[AwareDatetime, Field(strict=True)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_clock(self)
+        return self
+
+
+def _check_clock(event: ClockStarted | ClockStopped) -> None:
+    """Raises ValueError for a bucket of another form, or a clock of another retention."""
+    event.retention.period.check_bucket(event.bucket)
+    if event.clock not in RULES or RULES[event.clock][0] is not event.retention:
+        raise ValueError("this clock does not count for this retention")
+
+
+class KeysExpired(Event, type="vitrine.privacy.keys-expired.v1", topic="privacy.keys", key="subject_id"):
+    """The period of a bucket is over and its keys are destroyed: forget them, clean what lies under them, and answer.
+
+    Sent again until everybody who holds such data has answered with `RowsCleaned`.
+    """
+
+    subject_id: UUID
+    generation: int
+    retention: Retention
+    bucket: str = ""
+    key_ids: list[UUID] = []
+    """Rows that no column assigns to the bucket are found by these."""
+
+
+class RowsCleaned(Event, type="vitrine.privacy.rows-cleaned.v1", topic="privacy.retention", key="subject_id"):
+    """One participant has cleaned a bucket whose period was over, and found nothing left when it read again."""
+
+    subject_id: UUID
+    generation: int
+    retention: Retention
+    bucket: str = ""
+    participant: ParticipantName
+    counts: dict[str, int] = {}
+    """Rows that were emptied or deleted, by table."""
+    signature: str = ""
 
 
 class ParticipantAnnounced(

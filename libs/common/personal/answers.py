@@ -7,7 +7,7 @@ signed is the JSON as it was sent, without `signature` and `version` and with `s
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -16,16 +16,17 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from libs.common.events import Received
-from libs.common.events.privacy import TaskAnswered
+from libs.common.events.privacy import RowsCleaned, TaskAnswered
 
 ALGORITHM = "ES256"
+A = TypeVar("A", TaskAnswered, RowsCleaned)
 
 
 class Forged(Exception):
     """The signature does not belong to this answer, or not to the participant it names."""
 
 
-def sign(answer: TaskAnswered, *, store_id: UUID, key: ECKey) -> TaskAnswered:
+def sign(answer: A, *, store_id: UUID, key: ECKey) -> A:
     """The answer with its signature."""
     signature = detached(_signed(answer.model_dump(mode="json"), store_id), key)
     return answer.model_copy(update={"signature": signature})
@@ -38,7 +39,7 @@ def detached(content: bytes, key: ECKey) -> str:
     return f"{head}..{signature}"
 
 
-def check(answer: Received[TaskAnswered], *, public_key: Mapping[str, Any]) -> None:
+def check(answer: Received[TaskAnswered] | Received[RowsCleaned], *, public_key: Mapping[str, Any]) -> None:
     """Raises Forged unless the owner of `public_key` signed exactly what was received, for the store it came for.
 
     The bytes received count, not what was understood of them: a newer participant may have signed more fields.

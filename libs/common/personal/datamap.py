@@ -61,6 +61,7 @@ def _kind(kind: type[PersonalData]) -> dict[str, Any]:
             "period": period.name,
             "law": period.law,
             "kept_by_law": period.kept_by_law,
+            "clocks": {rule.clock.value: str(rule.length) for rule in period.rules},
         },
     }
 

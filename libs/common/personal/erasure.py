@@ -287,8 +287,8 @@ def _kept(holding: Holding, *, whole: bool = False) -> Select[Any, Any, Any, Any
 
 # --- Reading again ---------------------------------------------------------------------------------------
 
-MACHINERY = frozenset({"erased_subject"})
-"""Tables that name a person by id for the sake of the erasure itself."""
+MACHINERY = frozenset({"erased_subject", "expired_bucket", "legal_hold"})
+"""Tables that name a person by id for the sake of what ends, or may not end yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +322,13 @@ _CATALOGUE = text("""
 """)
 
 
-async def rereading(session: AsyncSession, holdings: Sequence[Holding]) -> Reread:
-    """What counts what an erasure left, by request and table, for the database as it is now."""
+async def rereading(
+    session: AsyncSession, holdings: Sequence[Holding], *, staying: frozenset[Retention] = frozenset()
+) -> Reread:
+    """What counts what an erasure left, by request and table, for the database as it is now.
+
+    What is `staying` for a legal claim is left for a reason.
+    """
     tables: dict[str, dict[str, str]] = defaultdict(dict)
     for row in await session.execute(_CATALOGUE):
         tables[row.name][row.column] = row.type
@@ -331,28 +336,32 @@ async def rereading(session: AsyncSession, holdings: Sequence[Holding]) -> Rerea
     skipped = {
         name: why
         for name, columns in tables.items()
-        if (why := _passed_over(name, columns, of_each[name])) is not None
+        if (why := _passed_over(name, columns, of_each[name], staying)) is not None
     }
     counts = [
-        _left_over(name, columns, of_each[name]) for name, columns in tables.items() if name not in skipped
+        _left_over(name, columns, of_each[name], staying)
+        for name, columns in tables.items()
+        if name not in skipped
     ]
     read = sorted(tables.keys() - skipped.keys())
     return Reread(Statement.of(union_all(*counts)) if counts else None, read, skipped)
 
 
-def _passed_over(name: str, columns: Collection[str], holdings: Sequence[Holding]) -> Skipped | None:
+def _passed_over(
+    name: str, columns: Collection[str], holdings: Sequence[Holding], staying: frozenset[Retention]
+) -> Skipped | None:
     """Why a table is not read again; a table of which only some rows stay is."""
     if name in MACHINERY:
         return Skipped.NAMES_THE_ERASED
     if not {"store_id", "subject_id"} <= set(columns):
         return Skipped.NAMES_NOBODY
-    if not holdings or any(one.only or not _stays_whole(one) for one in holdings):
+    if not holdings or any(one.only or not _stays_whole(one, staying) for one in holdings):
         return None
     return Skipped.KEPT_BY_LAW if any(one.kept_by_law for one in holdings) else Skipped.KEPT
 
 
-def _stays_whole(holding: Holding) -> bool:
-    return holding.kept_by_law or holding.on_erase is OnErase.KEEP
+def _stays_whole(holding: Holding, staying: frozenset[Retention] = frozenset()) -> bool:
+    return holding.kept_by_law or holding.on_erase is OnErase.KEEP or holding.retention in staying
 
 
 async def left_over(
@@ -366,11 +375,18 @@ async def left_over(
     return left
 
 
-def _left_over(name: str, columns: Mapping[str, str], holdings: Sequence[Holding]) -> Select[Any, Any, Any]:
+def _left_over(
+    name: str, columns: Mapping[str, str], holdings: Sequence[Holding], staying: frozenset[Retention]
+) -> Select[Any, Any, Any]:
     held = Table(name, MetaData(), *(Column(column) for column in columns)).alias("held")
     asked = asked_table()
     left = or_(
-        _undeclared(held, holdings), *(_survives(held, asked, columns, one, holdings) for one in holdings)
+        _undeclared(held, holdings),
+        *(
+            _survives(held, asked, columns, one, holdings)
+            for one in holdings
+            if one.retention is None or one.retention not in staying
+        ),
     )
     return (
         select(asked.c.request_id, literal(name).label("name"), func.count().label("number"))

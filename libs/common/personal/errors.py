@@ -4,6 +4,7 @@ An outage never looks like an erasure, nor an erasure like an outage.
 
 Problem
 ├── SubjectErased 409        the person's generation is erased; only a live command begins another
+│   └── PeriodOver 409       what the bucket was for is over, and so is the time for which it was kept
 ├── KeyRestricted 409        on hold: opened only for the rights of the person and legal claims
 │   └── KeyObjected 409      the person objected to this purpose
 ├── KeyDestroyed 410         final: the destruction log says so
@@ -21,6 +22,13 @@ class SubjectErased(Conflict):
 
     slug = "subject-erased"
     title = "This person's data was erased"
+
+
+class PeriodOver(SubjectErased):
+    """409: the order, the year or the request that the data belongs to is past the time for which it is kept."""
+
+    slug = "period-over"
+    title = "The time for which this data may be kept is over"
 
 
 class KeyRestricted(Conflict):

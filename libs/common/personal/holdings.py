@@ -30,7 +30,7 @@ from libs.common.personal.vocabulary import Bucket, Category, Purpose, Retention
 
 
 class OnErase(StrEnum):
-    """What becomes of a row when its person is erased."""
+    """What becomes of a row when its person is erased, or when the time for which it is kept is over."""
 
     CLEAR = "clear"
     """The box and the columns in `clears` are emptied; the row stays with its figures."""
@@ -118,7 +118,7 @@ class Holding:
     kind: type[PersonalData] | None = None
     """What the box holds."""
     bucket: str | None = None
-    """For retentions that are divided (a year of accounting, a request): the column that says which bucket."""
+    """For retentions that are divided (a year of accounting, an order): the column that says which bucket."""
     only: Mapping[str, str] | None = None
     """Where one table holds several kinds: the columns and values that tell this one."""
     clears: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ class Holding:
         sealed = self.column(self.box).type if self.box is not None else None
         if isinstance(sealed, SealedColumn) and sealed.model is not self.kind:
             raise TypeError(f"{self.name}.{self.box} holds boxes of another kind")
-        if self.on_erase is OnErase.CLEAR and not self.kept_by_law:
+        if self.on_erase is OnErase.CLEAR:
             for name in self.emptied:
                 if not self.sql.columns[name].nullable:
                     raise TypeError(f"{self.name}.{name} cannot be emptied: it is not nullable")

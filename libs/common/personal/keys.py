@@ -23,6 +23,7 @@ from libs.common.personal.errors import (
     KeyRestricted,
     KeyringUnavailable,
     KeyUnknown,
+    PeriodOver,
     SubjectErased,
 )
 from libs.common.personal.vocabulary import Purpose, Retention
@@ -42,6 +43,7 @@ _ERRORS: Mapping[str, type[Problem]] = {
     "unknown": KeyUnknown,
     "forbidden": KeyForbidden,
     "subject-erased": SubjectErased,
+    "period-over": PeriodOver,
 }
 
 T = TypeVar("T")
@@ -68,6 +70,8 @@ class Erasure:
     subject_id: UUID
     generation: int
     request_id: UUID
+    held: Sequence[Mapping[str, Any]] = ()
+    """What a legal hold keeps: `retention`, `until` and `ground`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class KeptKey:
     bucket: str
     expires_on: date | None
     law: str
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,26 @@ class Bucketful:
     generation: int
     retention: Retention
     bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """The last day on which one bucket of a person's generation is kept; None: nothing counts."""
+
+    store_id: UUID
+    subject_id: UUID
+    generation: int
+    retention: Retention
+    bucket: str
+    expires_on: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What became of a bucket: `destroyed`, `restricted` or `early`, and the keys that this very call destroyed."""
+
+    outcome: str
+    destroyed: Sequence[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +360,24 @@ class KeyringClient:
             left += [item["left"] for item in answer["items"]]
         return left
 
-    async def _change(self, path: str, items: Sequence[Life] | Sequence[Objection]) -> list[int]:
+    async def expire(self, expiries: Sequence[Expiry]) -> list[int]:
+        """Give buckets their last day, later or earlier; how many keys each has. For the privacy service."""
+        return await self._change("keys/expire", expiries)
+
+    async def destroy_expired(self, expiries: Sequence[Expiry]) -> list[Expired]:
+        """Destroy for good what is past its last day, and say what became of each. For the privacy service."""
+        expired: list[Expired] = []
+        for some in _batches(expiries):
+            answer = await self._call("keys/destroy-expired", {"items": some})
+            expired += [
+                Expired(item["outcome"], [UUID(key_id) for key_id in item["destroyed"]])
+                for item in answer["items"]
+            ]
+        return expired
+
+    async def _change(
+        self, path: str, items: Sequence[Life] | Sequence[Objection] | Sequence[Expiry]
+    ) -> list[int]:
         keys: list[int] = []
         for some in _batches(items):
             answer = await self._call(path, {"items": some})
@@ -447,7 +489,13 @@ def _erased(item: Mapping[str, Any]) -> Erased:
         generation=item["generation"],
         destroyed=[UUID(key_id) for key_id in item["destroyed"]],
         kept=[
-            KeptKey(Retention(kept["retention"]), kept["bucket"], _date(kept["expires_on"]), kept["law"])
+            KeptKey(
+                Retention(kept["retention"]),
+                kept["bucket"],
+                _date(kept["expires_on"]),
+                kept["law"],
+                kept["generation"],
+            )
             for kept in item["kept"]
         ],
     )

@@ -40,7 +40,7 @@ async def reseal(
     keys = {"retired": [key_id.bytes for key_id in retired]}
     async with database.session(asked.store_id) as reading:
         for holding in holdings:
-            if holding.kind is None or holding.is_divided:
+            if holding.kind is None:
                 continue
             narrowed = under_retired(holding)
             async for page in pages(reading, vault, holding, asked, narrowed=narrowed, **keys):
@@ -62,7 +62,9 @@ async def _reseal(
     retired: Sequence[UUID],
 ) -> int:
     left = [(row, data, data.model_copy(update=dict(scope.empties(type(data))))) for row, data in rows]
-    sealed = await vault.seal_many([ToSeal(new, asked.store_id, asked.subject_id) for _, _, new in left])
+    sealed = await vault.seal_many(
+        [ToSeal(new, asked.store_id, asked.subject_id, _bucket_of(holding, row)) for row, _, new in left]
+    )
     changes: list[tuple[Row[Any], dict[str, Any]]] = []
     for (row, data, new), outcome in zip(left, sealed, strict=True):
         if isinstance(outcome, Problem):
@@ -76,6 +78,10 @@ async def _reseal(
     async with database.session(asked.store_id) as session:
         await _write(session, holding, asked, changes)
     return sum(1 for _, data, new in left if new != data)
+
+
+def _bucket_of(holding: Holding, row: Row[Any]) -> str:
+    return str(row.bucket) if holding.bucket is not None else ""
 
 
 async def _write(

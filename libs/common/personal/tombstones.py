@@ -80,7 +80,7 @@ async def bury(session: AsyncSession, subjects: Iterable[Subject]) -> None:
     Never after `guard` for the same person in one session: two such sessions would wait for each other.
     """
     buried = list(subjects)
-    await fetch(session, _OWN, _lock_keys(buried))
+    await hold_off(session, buried)
     await fetch(session, _BURY, *_columns(buried))
 
 

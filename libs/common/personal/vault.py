@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Generic, Self, TypeVar
 from uuid import UUID
 
@@ -245,13 +246,21 @@ class Vault:
         return [_sealed(item.data, keys[one]) for item, one in zip(items, wanted, strict=True)]
 
     async def sealer(
-        self, *retentions: Retention, store_id: UUID, subject_id: UUID, begin: bool = False
+        self,
+        *retentions: Retention,
+        store_id: UUID,
+        subject_id: UUID,
+        buckets: Mapping[Retention, str] = MappingProxyType({}),
+        begin: bool = False,
     ) -> Sealer:
-        """For what only a transaction finds out, such as an order's number. Undivided retentions only.
+        """For what only a transaction finds out, such as an order's number. `buckets`: those of divided retentions.
 
         Raises SubjectErased, KeyringUnavailable.
         """
-        wanted = [KeyWanted(store_id, subject_id, retention, begin=begin) for retention in retentions]
+        wanted = [
+            KeyWanted(store_id, subject_id, retention, buckets.get(retention, ""), begin=begin)
+            for retention in retentions
+        ]
         keys: dict[Retention, DataKey] = {}
         for one, outcome in (await self._keys_to_seal(wanted)).items():
             if not isinstance(outcome, DataKey):

@@ -120,7 +120,9 @@ async def _buyer(
     """Who orders; nobody is named, and no key is made, for a cart that is not there or has become an order."""
     if not await carts.is_open(database, store_id=store_id, cart_id=wanted.cart_id, secret=cart_secret):
         return None
-    return await checkout.identify(vault, store_id=store_id, email=wanted.contact.email, caller=caller)
+    return await checkout.identify(
+        vault, store_id=store_id, cart_id=wanted.cart_id, email=wanted.contact.email, caller=caller
+    )
 
 
 def _with_secret(reply: Response, cart_secret: str) -> Response:

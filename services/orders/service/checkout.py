@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid5
 
 from babel.numbers import format_currency, get_currency_precision
 from sqlalchemy import Row, text
@@ -27,32 +27,38 @@ from services.orders.service import carts
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
-    """Who orders, as far as a transaction needs to know them: without another question to the keyring."""
+    """Who orders, and which order, as far as a transaction needs to know: without another question to the keyring."""
 
+    order_id: UUID
     subject_id: UUID
     email_index: bytes
     sealer: Sealer
 
 
-async def identify(vault: Vault, *, store_id: UUID, email: str, caller: Caller | None) -> Buyer:
+async def identify(
+    vault: Vault, *, store_id: UUID, cart_id: UUID, email: str, caller: Caller | None
+) -> Buyer:
     """The customer who is signed in, or the person behind a guest's address.
 
+    The order's id follows from its cart, so that however often this is asked there is one key.
     A guest's checkout may begin a person anew after an erasure; a token from before it may not.
     Raises SubjectErased, KeyringUnavailable.
     """
     signed_in = caller is not None and caller.role is Role.CUSTOMER
     subject_id = caller.customer if caller and signed_in else await vault.subject_id(store_id, email)
+    order_id = uuid5(cart_id, "order")
     sealer = await vault.sealer(
         Retention.ORDER,
         Retention.CORRESPONDENCE,
         store_id=store_id,
         subject_id=subject_id,
+        buckets={Retention.ORDER: str(order_id)},
         begin=not signed_in,
     )
     if caller and signed_in and caller.generation != sealer.generation:
         raise SubjectErased
     [index, *_] = await email_indexes(vault, store_id=store_id, email=email)
-    return Buyer(subject_id, index, sealer)
+    return Buyer(order_id, subject_id, index, sealer)
 
 
 async def email_indexes(vault: Vault, *, store_id: UUID, email: str) -> Sequence[bytes]:
@@ -75,7 +81,7 @@ async def place(
     await guard(session, store_id, buyer.subject_id, buyer.sealer.generation)
     lines = await carts.lines_of(session, store_id=store_id, cart_id=wanted.cart_id)
     total = domain.agree(lines, cart.currency, wanted.expected_total)
-    order_id = uuid4()
+    order_id = buyer.order_id
     contact = buyer.sealer.seal(wanted.contact)
     row = await _save(
         session,

@@ -17,11 +17,12 @@ from libs.common.events.orders import (
     OrderFulfilled,
     OrderRefused,
 )
+from libs.common.events.privacy import ClockStarted
 from libs.common.http import decode_cursor, encode_cursor
 from libs.common.outbox import publish_all
 from libs.common.personal.holdings import Person
 from libs.common.personal.vault import KeyDestroyed, KeyRestricted, Vault
-from libs.common.personal.vocabulary import Purpose
+from libs.common.personal.vocabulary import Clock, Purpose, Retention
 from services.orders import domain
 from services.orders.domain import Standing, State
 from services.orders.models import Order, OrderLine
@@ -75,6 +76,8 @@ async def cancel_open_orders(session: AsyncSession, store_id: UUID, people: Sequ
         for order in orders
         if order.subject_id is not None and order.generation <= generations[order.subject_id]
         for event in _take(order, domain.cancel)
+        # Nothing is left that a period could be counted for.
+        if not isinstance(event, ClockStarted)
     ]
     await publish_all(session, events, store_id=store_id, source="orders")
 
@@ -117,7 +120,8 @@ def _take(order: Order, step: Step) -> list[Event]:
     order.state = after.state
     order.version += 1
     told = _TOLD.get((before.state, after.state))
-    return [told(order_id=order.id, version=order.version)] if told else []
+    events: list[Event] = [told(order_id=order.id, version=order.version)] if told else []
+    return [*events, *_clock(order, now)]
 
 
 _TOLD: Mapping[tuple[State, State], type[OrderConfirmed | OrderRefused | OrderCancelled | OrderFulfilled]] = {
@@ -128,6 +132,32 @@ _TOLD: Mapping[tuple[State, State], type[OrderConfirmed | OrderRefused | OrderCa
     (State.AWAITING_PAYMENT, State.CANCELLED): OrderCancelled,
     (State.AWAITING_PAYMENT, State.FULFILLED): OrderFulfilled,
     (State.PAID, State.FULFILLED): OrderFulfilled,
+}
+
+
+def _clock(order: Order, now: datetime) -> list[Event]:
+    """How long the contact is kept depends on how far its order came. Whoever is owed money must still be found."""
+    clock = Clock.ORDER_PAID if order.standing.refund_due else _CLOCKS.get(order.state)
+    if clock is None or order.subject_id is None:
+        return []
+    started = ClockStarted(
+        subject_id=order.subject_id,
+        generation=order.generation,
+        retention=Retention.ORDER,
+        bucket=str(order.id),
+        clock=clock,
+        started_at=now,
+        version=order.version,
+    )
+    return [started]
+
+
+_CLOCKS: Mapping[State, Clock] = {
+    State.AWAITING_PAYMENT: Clock.ORDER_CONFIRMED,
+    State.PAID: Clock.ORDER_PAID,
+    State.FULFILLED: Clock.ORDER_FULFILLED,
+    State.REFUSED: Clock.ORDER_REFUSED,
+    State.CANCELLED: Clock.ORDER_CANCELLED,
 }
 
 

@@ -12,6 +12,7 @@ from services.privacy.api import (
     request_forms,
     request_pages,
     requests,
+    retention,
     settings,
     store_endings,
 )
@@ -23,6 +24,7 @@ ROUTERS = (
     documents.router,
     people.router,
     settings.router,
+    retention.router,
     following.router,
     replies.router,
     downloads.router,

@@ -140,6 +140,22 @@ class AlreadyChecked(Conflict):
     detail = "It was destroyed then. Ask for another one if it is needed."
 
 
+class PeriodNotAllowed(Unprocessable):
+    """422: the law leaves less choice. `periods` says how much, for each."""
+
+    slug = "period-not-allowed"
+    title = "The law does not allow this period"
+    detail = "See periods for the least and the most of each."
+
+
+class HoldNotAllowed(Unprocessable):
+    """422: a hold ends, and not in the past."""
+
+    slug = "hold-not-allowed"
+    title = "A hold cannot last until this day"
+    detail = "Give a day from today to five years from now; it can be placed anew by then."
+
+
 class DownloadGone(NotFound):
     """404, the same for a link that never was, has expired, was used up, or whose person was erased."""
 

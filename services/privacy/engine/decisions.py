@@ -14,6 +14,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import NotFound
+from libs.common.personal.vocabulary import Clock
 from services.privacy.domain.decisions import Decision, Ground, Passing, authority, grounds_for
 from services.privacy.domain.problems import GroundDoesNotFit, NoPreview, NotDecidable
 from services.privacy.domain.rights import Law, Right
@@ -26,6 +27,7 @@ from services.privacy.engine.tasks import COLUMNS
 from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
+from services.privacy.retention.clocks import start, start_of_own
 from services.privacy.timing import deadline_for, deadline_of, timed, unsaid
 
 _LOCK = text(f"SELECT {COLUMNS} FROM request WHERE store_id = :store_id AND id = :id FOR UPDATE")  # noqa: S608
@@ -358,6 +360,7 @@ async def _end(session: AsyncSession, request: Row[Any], state: State, now: date
     await session.execute(_SILENCED, {"id": request.id})
     ended = {"template": f"agent-request-{state}", "now": now}
     await session.execute(_TELL_AGENT, values | ended)
+    await start(session, request.store_id, [start_of_own(request, Clock.REQUEST_ENDED, request.id, at=now)])
 
 
 _RUNNING = text("""

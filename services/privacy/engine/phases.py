@@ -7,7 +7,7 @@ answers one sees the other, and no two batches wait for each other.
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from libs.common.db import ring_after_commit
 from libs.common.events import Event
 from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
+from libs.common.personal.vocabulary import Clock
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
 from services.privacy.engine.tasks import (
@@ -33,6 +34,7 @@ from services.privacy.engine.tasks import (
     verb_of,
 )
 from services.privacy.models import Request
+from services.privacy.retention.clocks import start, start_of_own
 from services.privacy.settings import present
 
 logger = logging.getLogger(__name__)
@@ -201,6 +203,14 @@ _NOTE_RETIRED = text(f"""
     WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
     RETURNING {COLUMNS}
 """)  # noqa: S608 - a constant of this package
+_NOTE_HELD = text(f"""
+    UPDATE request SET held = (
+        SELECT answer -> 'held' FROM task
+        WHERE task.request_id = request.id AND participant = 'keyring' AND verb = 'erase'
+    )
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+    RETURNING {COLUMNS}
+""")  # noqa: S608 - a constant of this package
 _FIRST_ISSUED = text("""
     UPDATE task SET next_issue_at = now() + make_interval(secs => :first)
     WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = ANY(CAST(:verbs AS text[])) AND participant <> 'keyring'
@@ -213,6 +223,10 @@ async def follow_keyring(session: AsyncSession, store_id: UUID, requests: Sequen
     if parts := [one for one in requests if is_part(one)]:
         noted = await session.execute(_NOTE_RETIRED, {"ids": ids_of(parts), "store_id": store_id})
         requests = [*(one for one in requests if not is_part(one)), *noted]
+    if erased := [one for one in requests if one.claim == Right.ERASURE and not is_part(one)]:
+        noted = await session.execute(_NOTE_HELD, {"ids": ids_of(erased), "store_id": store_id})
+        others = [one for one in requests if one.claim != Right.ERASURE or is_part(one)]
+        requests = [*others, *noted]
     verbs = [RUNS[Right(one.claim)] for one in requests]
     values = {"ids": ids_of(requests), "verbs": sorted(set(verbs)), "store_id": store_id, **PAUSES}
     await session.execute(_FIRST_ISSUED, values)
@@ -313,6 +327,12 @@ async def turn(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any
         },
     )
     if completed:
+        ended = datetime.now(UTC)
+        await start(
+            session,
+            store_id,
+            [start_of_own(one, Clock.REQUEST_ENDED, one.id, at=ended) for one in requests],
+        )
         ring_after_commit(session, NOTICES)
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from libs.common.events.privacy import Life, Proposal, TaskIssued, Verb
+from libs.common.events.privacy import Held, Life, Proposal, TaskIssued, Verb
 from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Category, Purpose
 from services.privacy.domain.rights import Right
@@ -18,7 +18,7 @@ SOURCE = "privacy"
 COLUMNS = (
     "id, store_id, subject_id, generation, claim, law, purpose, category, proposal, order_number, proofs, state, round,"
     " way, opened_at, traceparent, received_at, verified_at, acknowledged_at, extended_at, stops, watch, watch_at,"
-    " escalated_at, due_on, overdue_at, extension, begins_at, version, retired, also"
+    " escalated_at, due_on, overdue_at, extension, begins_at, version, retired, also, held"
 )
 """Of a request, as the engine reads it."""
 
@@ -103,6 +103,7 @@ def task(
         purpose=Purpose(request.purpose) if request.purpose else None,
         category=Category(request.category) if request.category else None,
         retired=[UUID(key_id) for key_id in request.retired or ()],
+        held=[Held.model_validate(one) for one in request.held or ()],
         portable=request.claim == Right.PORTABILITY,
         order_number=request.order_number if verb is Verb.RECOGNISE else None,
         proposal=Sealed(Proposal, request.proposal)

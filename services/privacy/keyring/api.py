@@ -14,6 +14,8 @@ from services.privacy.keyring.schemas import (
     DestroyedTenant,
     Erased,
     ErasuresAsked,
+    ExpiredBucket,
+    ExpiriesAsked,
     Fate,
     FatesAsked,
     KeysAsked,
@@ -36,6 +38,7 @@ from services.privacy.keyring.schemas import (
 )
 from services.privacy.keyring.service import (
     destroying,
+    expiring,
     looking,
     minting,
     opening,
@@ -121,7 +124,9 @@ async def mint(request: Request, caller: CallingService, asked: KeysAsked) -> An
     check_mint(_grant(request, caller), {item.retention for item in asked.items})
     state = request.app.state
     async with state.database.transaction(ALL_STORES) as transaction:
-        items = await minting.mint(transaction, wanted=asked.items, master_keys=state.master_keys)
+        items = await minting.mint(
+            transaction, wanted=asked.items, today=state.today(), master_keys=state.master_keys
+        )
     return Answer(items=items)
 
 
@@ -136,7 +141,7 @@ async def open_keys(request: Request, caller: CallingService, asked: OpeningAske
             grant=_grant(request, caller),
             purpose=asked.purpose,
             key_ids=asked.key_ids,
-            today=state.clock().date(),
+            today=state.today(),
             master_keys=state.master_keys,
             log=state.destructions,
         )
@@ -149,7 +154,7 @@ async def destroy(request: Request, caller: CallingService, asked: ErasuresAsked
     check_govern(_grant(request, caller))
     state = request.app.state
     items = await destroying.destroy(
-        state.database, state.destructions, erasures=asked.items, today=state.clock().date()
+        state.database, state.destructions, erasures=asked.items, today=state.today()
     )
     return Answer(items=items)
 
@@ -219,6 +224,28 @@ async def destroy_tenants(
     check_govern(_grant(request, caller))
     state = request.app.state
     items = await tenants.destroy(state.database, state.destructions, stores=asked.stores)
+    return Answer(items=items)
+
+
+@router.post("/keys/expire")
+async def expire(request: Request, caller: CallingService, asked: ExpiriesAsked) -> Answer[Changed]:
+    """Set the last day of the keys of these buckets, or take it back. What is destroyed stays destroyed."""
+    check_govern(_grant(request, caller))
+    async with request.app.state.database.transaction(ALL_STORES) as transaction:
+        items = await expiring.expire(transaction, expiries=asked.items)
+    return Answer(items=items)
+
+
+@router.post("/keys/destroy-expired")
+async def destroy_expired(
+    request: Request, caller: CallingService, asked: ExpiriesAsked
+) -> Answer[ExpiredBucket]:
+    """Destroy the keys of buckets whose last day is over. What is on hold, or has a later day, stays."""
+    check_govern(_grant(request, caller))
+    state = request.app.state
+    items = await expiring.destroy_expired(
+        state.database, state.destructions, expiries=asked.items, today=state.today()
+    )
     return Answer(items=items)
 
 

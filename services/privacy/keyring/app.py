@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -37,9 +37,11 @@ def create_app(
     settings: KeyringSettings | None = None,
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    today: Callable[[], date] | None = None,
 ) -> FastAPI:
     """The application. It answers nothing before the destruction log has been replayed, and nothing without a master
-    key that something lies under.
+    key that something lies under. `today` is the day by which keys end, where that is not of the clock that tokens are
+    checked by.
 
     Raises ValueError for a master key or a service key of another form, or a grant to one of our own services.
     """
@@ -60,6 +62,7 @@ def create_app(
             stack.push_async_callback(app.state.destructions.close)
             app.state.master_keys, app.state.tokens, app.state.grants = master_keys, tokens, grants
             app.state.clock = clock
+            app.state.today = today or (lambda: clock().date())
             app.state.lead_seconds = 2 * settings.store_secret_seconds
             await _replayed(app.state.database, app.state.destructions, settings.trusted_log)
             await check_master_keys(app.state.database, master_keys)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from libs.common.errors import Forbidden
-from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.personal.vocabulary import Bucket, Purpose, Retention
 
 
 class NotGranted(Forbidden):
@@ -24,7 +24,8 @@ class Grant:
     mint: frozenset[Retention] = frozenset()
     open: Mapping[Purpose, frozenset[Retention]] = field(default_factory=dict[Purpose, frozenset[Retention]])
     govern: bool = False
-    """To destroy, restrict, retire and release keys, to close them to a purpose, and to see which are left."""
+    """To destroy, restrict, retire and release keys, to give them a last day, to close them to a purpose, and to see
+    which are left."""
 
 
 def _own(*retentions: Retention, purposes: tuple[Purpose, ...]) -> Mapping[Purpose, frozenset[Retention]]:
@@ -62,7 +63,10 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
         ),
         # The invoice is made from the order's contact; from then on billing reads its own box.
         "billing": Grant(
-            mint=frozenset({Retention.ACCOUNTING, Retention.CORRESPONDENCE, Retention.EXPORT}),
+            # What is not invoiced yet is sealed anew when a part of it is erased.
+            mint=frozenset(
+                {Retention.ACCOUNTING, Retention.ORDER, Retention.CORRESPONDENCE, Retention.EXPORT}
+            ),
             open={
                 Purpose.ACCOUNTING: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
                 Purpose.PAYMENT: frozenset({Retention.ACCOUNTING, Retention.ORDER}),
@@ -73,12 +77,19 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
         ),
         "privacy": Grant(
             mint=frozenset(
-                {Retention.REQUEST, Retention.EXPORT, Retention.CORRESPONDENCE, Retention.VERIFICATION}
+                {
+                    Retention.REQUEST,
+                    Retention.EXPORT,
+                    Retention.CORRESPONDENCE,
+                    Retention.DESK,
+                    Retention.VERIFICATION,
+                }
             ),
             open=_own(
                 Retention.REQUEST,
                 Retention.EXPORT,
                 Retention.CORRESPONDENCE,
+                Retention.DESK,
                 Retention.VERIFICATION,
                 purposes=(Purpose.SERVICE_MAIL,),
             ),
@@ -95,6 +106,9 @@ act, so with their consent. To none of these can a person object."""
 
 NEVER_RESTRICTED = frozenset({Retention.REQUEST, Retention.EXPORT, Retention.VERIFICATION})
 """What a person asked for, and the answer to it, serve their own rights."""
+
+WHOLE = frozenset(one for one in Retention if one.period.divided_by is Bucket.WHOLE)
+"""What is kept about a person as such, and goes on: a key whose day is over seals no more, and the next takes over."""
 
 SEALS_AFTER_ERASURE = frozenset({Retention.REQUEST})
 """The request that asked for the erasure is still to be answered; its key, if it has one, goes on sealing."""

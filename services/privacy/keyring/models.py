@@ -130,6 +130,20 @@ class DataKey(KeyringBase):
     """Since when it opens and seals no more: what lies under it is being sealed anew or deleted."""
 
 
+class EndedBucket(KeyringBase):
+    """What it was for is over, and so is the time for which it was kept: nothing is sealed in it again."""
+
+    __tablename__ = "ended_bucket"
+    __table_args__ = (Index("ix_ended_bucket_ended_at", "ended_at"),)
+
+    store_id: Mapped[UUID] = mapped_column(primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    retention: Mapped[str] = mapped_column(primary_key=True, info=impersonal("a word of the vocabulary"))
+    bucket: Mapped[str] = mapped_column(primary_key=True, info=impersonal("a year, or an id"))
+    ended_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Objection(KeyringBase):
     """A person does not want their data used for a purpose (GDPR, Art. 21), by whichever key."""
 

@@ -129,7 +129,7 @@ class MintedKey(BaseModel):
     key: str | None = None
     generation: int | None = None
     expires_on: date | None = None
-    error: Literal["subject-erased", "destroyed"] | None = None
+    error: Literal["subject-erased", "period-over", "destroyed"] | None = None
 
 
 class OpeningAsked(_Asked):
@@ -150,6 +150,14 @@ class OpenedKey(BaseModel):
     error: Literal["destroyed", "restricted", "objected", "unknown", "forbidden"] | None = None
 
 
+class HeldAsked(_Asked):
+    """What a legal hold keeps, until when, and on which ground."""
+
+    retention: Retention
+    until: date
+    ground: Annotated[str, Field(max_length=100)]
+
+
 class ErasureAsked(_Asked):
     """All generations of a person up to this one, to be erased for a request."""
 
@@ -157,6 +165,11 @@ class ErasureAsked(_Asked):
     subject_id: UUID
     generation: Annotated[int, Field(ge=1, lt=2**62)]
     request_id: UUID
+    held: Annotated[list[HeldAsked], Field(max_length=20)] = []
+
+    def hold_on(self, retention: Retention) -> HeldAsked | None:
+        """What keeps data of this kind, if anything does."""
+        return next((one for one in self.held if one.retention is retention), None)
 
 
 class ErasuresAsked(_Asked):
@@ -172,6 +185,7 @@ class KeptKey(BaseModel):
     bucket: str
     expires_on: date | None
     law: str
+    generation: int
 
 
 class Erased(BaseModel):
@@ -266,8 +280,8 @@ class BucketAsked(LifeAsked):
     @model_validator(mode="after")
     def _ends_alone(self) -> Self:
         self.retention.period.check_bucket(self.bucket)
-        if not self.retention.period.divided_by.ends_alone:
-            raise ValueError("what is not a request or a document does not end alone")
+        if not self.retention.period.divided_by.ends_alone or not self.bucket:
+            raise ValueError("what is not a request, a document or an order does not end alone")
         return self
 
 
@@ -275,6 +289,39 @@ class BucketsAsked(_Asked):
     """Buckets to be destroyed."""
 
     items: Batch[BucketAsked]
+
+
+class ExpiryAsked(LifeAsked):
+    """The last day on which a bucket is kept; none while nothing counts."""
+
+    retention: Retention
+    bucket: Annotated[str, Field(max_length=36)]
+    expires_on: date | None
+
+    @property
+    def place(self) -> tuple[UUID, UUID, int, Retention, str]:
+        """Whose, and what."""
+        return self.store_id, self.subject_id, self.generation, self.retention, self.bucket
+
+    @model_validator(mode="after")
+    def _is_lawful(self) -> Self:
+        least = self.retention.period.expires_on(self.bucket)
+        if least is not None and (self.expires_on is None or self.expires_on < least):
+            raise ValueError("the law keeps this for longer")
+        return self
+
+
+class ExpiriesAsked(_Asked):
+    """Last days."""
+
+    items: Batch[ExpiryAsked]
+
+
+class ExpiredBucket(BaseModel):
+    """The ids of the keys this call destroyed, or why it destroyed none: on hold, or not over yet."""
+
+    outcome: Literal["destroyed", "restricted", "early"]
+    destroyed: list[UUID] = []
 
 
 class DestroyedBucket(BaseModel):

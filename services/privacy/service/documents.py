@@ -18,7 +18,7 @@ from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import SealedFor, Vault
-from libs.common.personal.vocabulary import Purpose, Retention
+from libs.common.personal.vocabulary import Clock, Purpose, Retention
 from services.privacy.domain.notes import About
 from services.privacy.domain.problems import (
     AlreadyChecked,
@@ -37,6 +37,7 @@ from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.kinds import DocumentContent
 from services.privacy.models import DocumentCheck, Request, VerificationDocument
 from services.privacy.policies import Policy, policy_of
+from services.privacy.retention.clocks import start, start_of_own
 from services.privacy.schemas import DocumentCheckView, DocumentList, DocumentView
 from services.privacy.service import noting
 from services.privacy.service.noting import Note
@@ -141,6 +142,8 @@ async def attach(
     sent = {"document": uploaded.id, "media_type": uploaded.media_type, "size": uploaded.size}
     await note(session, request.store_id, [Noted(request.id, Step.DOCUMENT_RECEIVED, sent)], now=now)
     await notify(session, request, "document-received", now=now, reader="officer")
+    received = start_of_own(request, Clock.DOCUMENT_RECEIVED, uploaded.id, at=now)
+    await start(session, request.store_id, [received])
 
 
 # --- Looking ---------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a store decides about requests, and where its privacy desk reads mail."""
 
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -12,13 +13,15 @@ from libs.common.http import require_match
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted
 from libs.common.personal.vault import SealedFor, Vault
-from libs.common.personal.vocabulary import Purpose
+from libs.common.personal.vocabulary import Clock, Purpose
 from services.privacy.desk_schemas import DeskView, NewSettings, RightInForce, SettingsView
 from services.privacy.domain.rights import Right
 from services.privacy.kinds import DeskAddress
 from services.privacy.models import PrivacyDesk, PrivacySettings
 from services.privacy.policies import Policy, policy_of
+from services.privacy.retention.clocks import start, start_of_own
 
+_A_MOMENT = timedelta(microseconds=1)
 Chosen = Literal["passing", "enough"]
 
 
@@ -82,6 +85,7 @@ async def write(
     wanted: NewSettings,
     desk: tuple[UUID, SealedFor[DeskAddress]] | None,
     if_match: str | None,
+    now: datetime,
 ) -> int:
     """Put what a store decides in the place of what it decided before. Returns the new version.
 
@@ -97,11 +101,14 @@ async def write(
     row.lifting_notice_days = wanted.lifting_notice_days
     row.branding = {language: one.model_dump() for language, one in wanted.branding.items()}
     row.version += 1
-    await session.execute(delete(PrivacyDesk).where(PrivacyDesk.store_id == store_id))
+    gone = delete(PrivacyDesk).where(PrivacyDesk.store_id == store_id).returning(PrivacyDesk)
+    clocks = [start_of_own(old, Clock.DESK_REPLACED, at=now) for old in await session.scalars(gone)]
     if desk is not None:
         subject_id, made = desk
         box: Sealed[DeskAddress] = made.box
-        session.add(
-            PrivacyDesk(store_id=store_id, subject_id=subject_id, generation=made.generation, box=box)
-        )
+        named = PrivacyDesk(store_id=store_id, subject_id=subject_id, generation=made.generation, box=box)
+        session.add(named)
+        # Whoever is named, again for instance, is named for as long as nobody says otherwise.
+        clocks.append(start_of_own(named, Clock.DESK_REPLACED, at=now + _A_MOMENT, runs=False))
+    await start(session, store_id, clocks)
     return row.version

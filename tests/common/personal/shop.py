@@ -178,7 +178,7 @@ async def parcels_on_their_way(
 
 HOLDINGS: Sequence[Holding] = (
     Holding(
-        table=Purchase, box="contact", kind=ShopContact, on_erase=OnErase.CLEAR, clears=("email_index",),
+        table=Purchase, box="contact", kind=ShopContact, bucket="id", on_erase=OnErase.CLEAR, clears=("email_index",),
         describe=("number",), attached=[Attached(PurchaseLine, by="purchase_id", describe=("title",))],
         order_number="number", indexes={"email_index": ("email", "email")}, obligations=parcels_on_their_way,
     ),
@@ -187,11 +187,11 @@ HOLDINGS: Sequence[Holding] = (
         on_rectify=OnRectify.BESIDE, beside=Beside(InvoiceCorrection, by="invoice_id", kind=CorrectedShopInvoice),
     ),
     Holding(
-        table=InvoiceCorrection, box="box", kind=CorrectedShopInvoice, on_erase=OnErase.CLEAR, bucket="year",
+        table=InvoiceCorrection, box="box", kind=CorrectedShopInvoice, on_erase=OnErase.DELETE, bucket="year",
         on_rectify=OnRectify.KEEP,
     ),
     Holding(
-        table=Member, box="profile", kind=ShopProfile, on_erase=OnErase.CLEAR, clears=("handle_index",),
+        table=Member, box="profile", kind=ShopProfile, bucket="id", on_erase=OnErase.CLEAR, clears=("handle_index",),
         indexes={"handle_index": ("handle", "handle")},
     ),
     Holding(
@@ -207,6 +207,7 @@ def _create(connection: Connection, role: str) -> None:
         tables.create_second()
         tables.create_store_states()
         tables.create_third()
+        tables.create_expiry()
         ShopBase.metadata.create_all(connection)
         isolate_stores(*ShopBase.metadata.tables)
     _grant(connection, role)

@@ -131,7 +131,12 @@ async def test_a_rule_of_the_service_runs_before_the_rows_change(made_shop: Shop
         seen.append((store_id, people, [row is not None for row in rows]))
 
     holding = Holding(
-        table=Purchase, box="contact", kind=ShopContact, on_erase=OnErase.CLEAR, before_erase=rule
+        table=Purchase,
+        box="contact",
+        kind=ShopContact,
+        bucket="id",
+        on_erase=OnErase.CLEAR,
+        before_erase=rule,
     )
     made_shop.participant = Participant(service=SHOP, holdings=[holding], settings=ServiceSettings)
     made_shop.participant.__dict__["key"] = KEY

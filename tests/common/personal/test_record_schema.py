@@ -19,7 +19,7 @@ from tests.common.personal.shop import HOLDINGS, ShopContact
 
 
 class Complaint(
-    PersonalData, retention=Retention.ORDER, purposes=[Purpose.SUPPORT], legal_basis=LegalBasis.CONTRACT
+    PersonalData, retention=Retention.ACCOUNT, purposes=[Purpose.SUPPORT], legal_basis=LegalBasis.CONTRACT
 ):
     """What somebody complained of."""
 

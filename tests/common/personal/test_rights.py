@@ -203,7 +203,7 @@ async def test_hooks_are_called_for_whom_it_is_about(made_shop: Shop) -> None:
         return hook
 
     holding = Holding(
-        table=Purchase, box="contact", kind=ShopContact, on_erase=OnErase.CLEAR,
+        table=Purchase, box="contact", kind=ShopContact, bucket="id", on_erase=OnErase.CLEAR,
         on_restrict=noting("restrict"), on_lift=noting("lift"), on_object=noting("object"),
     )  # fmt: skip
     made_shop.participant = Participant(service=SHOP, holdings=[holding], settings=ServiceSettings)

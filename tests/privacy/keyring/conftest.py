@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import httpx
@@ -33,13 +33,17 @@ class RunningKeyring:
         self.destructions = Database(settings.destructions_database_url)
         self.http = http
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.today: Callable[[], date] = lambda: self.clock().date()
         self._environment = environment
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         config = uvicorn.Config(
-            create_app(self.settings, clock=self.clock), port=self.port, log_config=None, lifespan="on"
+            create_app(self.settings, clock=self.clock, today=self._day),
+            port=self.port,
+            log_config=None,
+            lifespan="on",
         )
         self._server = server = uvicorn.Server(config)
         server.capture_signals = _leave_signals_alone  # type: ignore[method-assign]
@@ -50,6 +54,9 @@ class RunningKeyring:
 
         await until(started, 20, "the keyring did not start")
         assert server.started
+
+    def _day(self) -> date:
+        return self.today()
 
     async def stop(self) -> None:
         if self._server is not None and self._serving is not None:

@@ -24,11 +24,12 @@ from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 
 PATHS = [
     "stores/secrets", "stores/rotate-indexes", "stores/rotations", "stores/indexed", "restorations", "fates",
-    "keys/mint", "keys/open", "keys/destroy", "keys/restrict", "keys/lift", "keys/object",
-    "keys/retire", "keys/destroy-retired", "keys/destroy-buckets", "keys/status",
+    "keys/mint", "keys/open", "keys/destroy", "keys/restrict", "keys/lift", "keys/object", "keys/expire",
+    "keys/destroy-expired", "keys/retire", "keys/destroy-retired", "keys/destroy-buckets", "keys/status",
 ]  # fmt: skip
 STORE, SUBJECT = uuid4(), uuid4()
 LIFE = {"store_id": str(STORE), "subject_id": str(SUBJECT), "generation": 1}
+BUCKET = LIFE | {"retention": "order", "bucket": str(uuid4())}
 BODIES: dict[str, dict[str, Any]] = {
     "stores/secrets": {"stores": [str(STORE)]},
     "stores/rotate-indexes": {"stores": [str(uuid4())]},
@@ -46,6 +47,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "keys/restrict": {"items": [LIFE]},
     "keys/lift": {"items": [LIFE]},
     "keys/object": {"items": [LIFE | {"purpose": Purpose.MARKETING_MAIL, "objected": True}]},
+    "keys/expire": {"items": [BUCKET | {"expires_on": "2026-12-31"}]},
+    "keys/destroy-expired": {"items": [BUCKET | {"expires_on": "2026-12-31"}]},
     "keys/retire": {"items": [LIFE | {"retentions": ["order"]}]},
     "keys/destroy-retired": {"key_ids": [str(uuid4())]},
     "keys/destroy-buckets": {"items": [LIFE | {"retention": "request", "bucket": str(uuid4())}]},
@@ -132,7 +135,13 @@ async def test_forged_and_foreign_tokens_are_refused(keyring: RunningKeyring, ow
 async def test_a_service_mints_for_its_own_retentions_only(keyring: RunningKeyring) -> None:
     for service, grant in GRANTS.items():
         for retention in Retention:
-            names = {"year": "2026", "request": str(uuid4()), "document": str(uuid4()), "whole": ""}
+            names = {
+                "order": str(uuid4()),
+                "year": "2026",
+                "request": str(uuid4()),
+                "document": str(uuid4()),
+                "whole": "",
+            }
             bucket = names[retention.period.divided_by]
             wanted = [KeyWanted(uuid4(), uuid4(), retention, bucket)]
             if retention in grant.mint:

@@ -9,7 +9,7 @@ rectification and the erasure of a part are noted there and done by a duty. A ta
 answer again.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from time import monotonic
@@ -21,21 +21,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common import inbox
 from libs.common.events import Received
 from libs.common.events.privacy import (
+    Held,
     KeysChanged,
     KeysDestroyed,
+    KeysExpired,
     Outcome,
+    Retained,
     TaskAnswered,
     TaskIssued,
     Verb,
 )
 from libs.common.inbox import Handlers, batched
 from libs.common.outbox import publish_all
-from libs.common.personal import erasure, jobs, restorations, restrictions
+from libs.common.personal import erasure, expiry, jobs, restorations, restrictions
 from libs.common.personal.answers import sign
-from libs.common.personal.erasure import Asked, Reread, asked_of
+from libs.common.personal.erasure import Asked, Keeping, Reread, Statement, asked_of
 from libs.common.personal.holdings import COPIES, Copy, Holding, Hook, Person
 from libs.common.personal.inventory import Inventory, recognised
 from libs.common.personal.participant.announcements import announce
+from libs.common.personal.participant.expiries import clean
+from libs.common.personal.participant.expiries import note as note_expired
 from libs.common.personal.participant.exports import export
 from libs.common.personal.participant.index_rotations import index_anew
 from libs.common.personal.participant.part import COMMON, Part, Preparation
@@ -45,6 +50,7 @@ from libs.common.personal.participant.scoped_erasures import erase_parts
 from libs.common.personal.scope import WHOLE, Scope
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vault import announce as forget_in_every_process
+from libs.common.personal.vocabulary import Clock, Retention
 from libs.common.settings import ServiceSettings
 from libs.common.worker import Duty, Work
 
@@ -52,6 +58,8 @@ __all__ = ["COMMON", "Participant"]
 
 _CATALOGUE_SECONDS = 60.0
 
+Kept = tuple[Held, ...]
+"""What a legal hold keeps from an erasure."""
 _Work = Callable[[AsyncSession, Sequence[TaskIssued], Sequence[Asked]], Awaitable[list[TaskAnswered]]]
 
 
@@ -70,13 +78,20 @@ class Participant(Part):
         settings: type[ServiceSettings],
         copies: Iterable[Copy] = COPIES,
         prepare: Preparation | None = None,
+        clocks: Iterable[Clock] = (),
     ) -> None:
         super().__init__(
-            service=service, holdings=holdings, settings=settings, copies=copies, prepare=prepare
+            service=service,
+            holdings=holdings,
+            settings=settings,
+            copies=copies,
+            prepare=prepare,
+            clocks=clocks,
         )
-        self._erasing = erasure.erasing(self.holdings)
+        self._erasings: dict[Kept, Sequence[Statement]] = {}
+        self._keepings: dict[Kept, Keeping] = {}
         self._inventories: dict[Scope, Inventory] = {}
-        self._rereading: tuple[float, Reread | None] = (float("-inf"), None)
+        self._rereadings: dict[Kept, tuple[float, Reread]] = {}
 
     @property
     def handlers(self) -> Handlers:
@@ -85,6 +100,7 @@ class Participant(Part):
             TaskIssued: batched(self.on_tasks),
             KeysDestroyed: batched(forget_keys),
             KeysChanged: batched(forget_keys),
+            KeysExpired: batched(self.on_expired),
         }
 
     @property
@@ -102,12 +118,14 @@ class Participant(Part):
             Duty(
                 f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
             ),
+            Duty(f"{self.service} cleans", self.clean, timedelta(seconds=1), channel=expiry.CHANNEL),
             Duty(f"{self.service} announces itself", self.announce, timedelta(hours=1)),
             Duty(
                 f"{self.service} tells of a restored database", self.tell_of_restorations, timedelta(hours=1)
             ),
             Duty(f"{self.service} indexes anew", self.index_anew, timedelta(seconds=10)),
             Duty("forget old tasks", _forget_old_tasks, timedelta(hours=1)),
+            Duty("forget what is cleaned", _forget_what_is_cleaned, timedelta(hours=1)),
         ]
 
     async def export(self, work: Work) -> int:
@@ -126,6 +144,10 @@ class Participant(Part):
         """Erase what is to be erased of people who stay. Returns 0 unless more are waiting."""
         return await erase_parts(self, work)
 
+    async def clean(self, work: Work) -> int:
+        """Empty and delete what is past the time for which it is kept. Returns 0 unless more are waiting."""
+        return await clean(self, work)
+
     async def announce(self, work: Work) -> int:
         """Say who answers here, with which key, and what is kept; daily, and when it changes."""
         return await announce(self, work)
@@ -137,6 +159,11 @@ class Participant(Part):
     async def index_anew(self, work: Work) -> int:
         """Index what is indexed by an earlier secret. Returns 0: what could not be done is tried again later."""
         return await index_anew(self, work)
+
+    async def on_expired(self, session: AsyncSession, events: Sequence[Received[KeysExpired]]) -> None:
+        """Forget the keys, and have what lies under them cleaned."""
+        await forget_keys(session, events)
+        await note_expired(self, session, events[0].envelope.store_id, [event.data for event in events])
 
     # --- Tasks -------------------------------------------------------------------------------------------
 
@@ -189,8 +216,12 @@ class Participant(Part):
         for holding in self.holdings:
             if holding.before_erase is not None:
                 await holding.before_erase(session, batch[0].store_id, people)
-        counts = await erasure.erase(session, self._erasing, batch)
-        kept = await erasure.retained(session, self._inventory().keeping, batch)
+        counts: dict[UUID, Counter[str]] = defaultdict(Counter)
+        kept: dict[UUID, list[Retained]] = defaultdict(list)
+        for held, some in _by_hold(tasks, batch).items():
+            counts |= await erasure.erase(session, self._erasing(held), some)
+            found = await erasure.retained(session, self._keeping(held), some)
+            kept |= {id_: [_as_held(one, held) for one in listed] for id_, listed in found.items()}
         return [
             self._answer(
                 task,
@@ -207,19 +238,25 @@ class Participant(Part):
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
     ) -> list[TaskAnswered]:
         store_id, whole = batch[0].store_id, {task.request_id for task in tasks if _scope(task).is_whole}
-        reread = await self._reread(session)
-        left = await erasure.left_over(
-            session, reread.statement, [one for one in batch if one.request_id in whole]
-        )
+        left: dict[UUID, Counter[str]] = defaultdict(Counter)
+        rereads: dict[UUID, Reread] = {}
+        for held, some in _by_hold(tasks, batch).items():
+            reread = await self._reread(session, held)
+            rereads |= {one.request_id: reread for one in some}
+            asked = [one for one in some if one.request_id in whole]
+            left |= await erasure.left_over(session, reread.statement, asked)
         retired = {task.request_id: task.retired for task in tasks}
         parts = [(one, retired[one.request_id]) for one in batch if one.request_id not in whole]
-        of_parts = reread
+        of_parts = dict(rereads)
         if parts:
             left_of_parts, read = await erasure.left_under(session, store_id, parts)
-            left, of_parts = left | left_of_parts, reread.of_a_part(read)
+            left |= left_of_parts
+            of_parts = {id_: reread.of_a_part(read) for id_, reread in rereads.items()}
         return [
             self._reread_answer(
-                task, reread if task.request_id in whole else of_parts, left.get(task.request_id)
+                task,
+                (rereads if task.request_id in whole else of_parts)[task.request_id],
+                left.get(task.request_id),
             )
             for task in tasks
         ]
@@ -233,12 +270,31 @@ class Participant(Part):
             return self._answer(task, outcome=Outcome.FAILED, reason="left-over", counts=dict(left), **looked)
         return self._answer(task, outcome=Outcome.DONE, **looked)
 
-    async def _reread(self, session: AsyncSession) -> Reread:
+    def _erasing(self, held: Kept) -> Sequence[Statement]:
+        """What erases all but what a legal hold keeps; built once."""
+        if held not in self._erasings:
+            names = {one.retention for one in held}
+            self._erasings[held] = erasure.erasing(
+                [one for one in self.holdings if one.retention not in names]
+            )
+        return self._erasings[held]
+
+    def _keeping(self, held: Kept) -> Keeping:
+        if not held:
+            return self._inventory().keeping
+        if held not in self._keepings:
+            names = {one.retention for one in held}
+            staying = [one for one in self.holdings if one.retention in names and not one.kept_by_law]
+            self._keepings[held] = Keeping.of(self.holdings, staying)
+        return self._keepings[held]
+
+    async def _reread(self, session: AsyncSession, held: Kept) -> Reread:
         """The catalogue is read once a minute: only a migration changes it."""
-        until, reread = self._rereading
+        until, reread = self._rereadings.get(held, (float("-inf"), None))
         if reread is None or monotonic() >= until:
-            reread = await erasure.rereading(session, self.holdings)
-            self._rereading = (monotonic() + _CATALOGUE_SECONDS, reread)
+            names = frozenset(one.retention for one in held)
+            reread = await erasure.rereading(session, self.holdings, staying=names)
+            self._rereadings[held] = (monotonic() + _CATALOGUE_SECONDS, reread)
         return reread
 
     # --- What is held ------------------------------------------------------------------------------------
@@ -333,7 +389,10 @@ class Participant(Part):
 
 
 async def forget_keys(
-    session: AsyncSession, events: Sequence[Received[KeysDestroyed]] | Sequence[Received[KeysChanged]]
+    session: AsyncSession,
+    events: Sequence[Received[KeysDestroyed]]
+    | Sequence[Received[KeysChanged]]
+    | Sequence[Received[KeysExpired]],
 ) -> None:
     """Every process of this service forgets the keys of these people, as soon as this commits."""
     await forget_in_every_process(
@@ -344,6 +403,28 @@ async def forget_keys(
 async def _forget_old_tasks(work: Work) -> int:
     await jobs.purge(work.database, kept_seconds=inbox.KEPT_FOR.total_seconds())
     return 0
+
+
+async def _forget_what_is_cleaned(work: Work) -> int:
+    await expiry.purge(work.database, kept_seconds=inbox.KEPT_FOR.total_seconds())
+    return 0
+
+
+def _by_hold(tasks: Sequence[TaskIssued], batch: Sequence[Asked]) -> dict[Kept, list[Asked]]:
+    """A statement goes for all of whom the same is kept."""
+    held = {task.request_id: tuple(sorted(task.held, key=lambda one: one.retention)) for task in tasks}
+    groups: dict[Kept, list[Asked]] = defaultdict(list)
+    for asked in batch:
+        groups[held[asked.request_id]].append(asked)
+    return groups
+
+
+def _as_held(kept: Retained, held: Kept) -> Retained:
+    """What stays for a claim says so; what the law keeps anyhow stays for that."""
+    hold = next((one for one in held if one.retention == kept.retention), None)
+    if hold is None or Retention(kept.retention).period.kept_by_law:
+        return kept
+    return kept.model_copy(update={"ground": hold.ground, "until": hold.until})
 
 
 def _opens_boxes(task: TaskIssued) -> bool:

@@ -14,10 +14,12 @@ from libs.common.mail import Letter, RequestLetter, WaitingLetter
 from libs.common.outbox import publish
 from libs.common.personal import jobs
 from libs.common.personal.answers import sign
+from libs.common.personal.expiry import cleanings
 from libs.common.personal.export import Reading, shown
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, Person
 from libs.common.personal.jobs import ParticipantJob, UnderWay
 from libs.common.personal.restrictions import RestrictedSubject
+from libs.common.personal.vocabulary import Clock
 from libs.common.settings import ServiceSettings
 from libs.common.worker import Work
 
@@ -57,11 +59,14 @@ class Part:
         settings: type[ServiceSettings],
         copies: Iterable[Copy] = COPIES,
         prepare: Preparation | None = None,
+        clocks: Iterable[Clock] = (),
     ) -> None:
         self.service = service
         self.prepare = prepare
         self.holdings = (*holdings, *COMMON)
         self.copies = tuple(copies)
+        self.clocks = frozenset(clocks)
+        self.cleanings = cleanings(self.holdings)
         self._settings = settings
         self._exported = {portable: shown(self.holdings, portable=portable) for portable in (False, True)}
 

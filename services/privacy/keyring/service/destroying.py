@@ -37,13 +37,17 @@ _END_GENERATIONS = Query("""
     RETURNING generation_id, erased_at IS NOT NULL AS erased
 """)
 _KEYS_OF_GENERATIONS = Query("""
-    SELECT asked.position, key_id, retention, bucket, expires_on
+    SELECT asked.position, key_id, key.generation, retention, bucket, expires_on
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
         WITH ORDINALITY AS asked (store_id, subject_id, generation, position)
     JOIN data_key AS key ON (key.store_id, key.subject_id) = (asked.store_id, asked.subject_id)
         AND key.generation <= asked.generation
     ORDER BY key.created_at, key.key_id
 """)
+
+
+# What is kept for a legal claim opens for nothing else.
+_CLOSE = Query("UPDATE data_key SET state = 'restricted' WHERE key_id = ANY(CAST(:key_ids AS uuid[]))")
 
 
 async def destroy(
@@ -56,7 +60,8 @@ async def destroy(
     """
     async with keyring.transaction(ALL_STORES) as transaction:
         ended = await _end_generations(transaction, erasures)
-        answers = await _sentences(transaction, erasures, today)
+        answers, held = await _sentences(transaction, erasures, today)
+        await _CLOSE.rows(transaction, key_ids=held)
     doomed = [key_id for answer in answers for key_id in answer.destroyed]
     async with log.transaction(ALL_STORES) as transaction:
         await destructions.append(transaction, [*doomed, *ended])
@@ -72,7 +77,11 @@ async def _end_generations(transaction: Transaction, erasures: Sequence[ErasureA
     return [row.generation_id for row in rows if row.erased]
 
 
-async def _sentences(transaction: Transaction, erasures: Sequence[ErasureAsked], today: date) -> list[Erased]:
+async def _sentences(
+    transaction: Transaction, erasures: Sequence[ErasureAsked], today: date
+) -> tuple[list[Erased], list[UUID]]:
+    """What becomes of every key, and which of those that stay are on legal hold."""
+    held: list[UUID] = []
     requests: dict[tuple[UUID, UUID], frozenset[str]] = defaultdict(frozenset)
     for asked in erasures:
         requests[asked.store_id, asked.subject_id] |= {str(asked.request_id)}
@@ -90,18 +99,23 @@ async def _sentences(transaction: Transaction, erasures: Sequence[ErasureAsked],
         answer = answers[row.position - 1]
         retention = Retention(row.retention)
         of_person = requests[answer.store_id, answer.subject_id]
-        if outlives_erasure(retention, row.bucket, row.expires_on, requests=of_person, today=today):
-            answer.kept.append(
-                KeptKey(
-                    retention=retention,
-                    bucket=row.bucket,
-                    expires_on=row.expires_on,
-                    law=retention.period.law,
-                )
-            )
-        else:
+        hold = erasures[row.position - 1].hold_on(retention)
+        stays = outlives_erasure(retention, row.bucket, row.expires_on, requests=of_person, today=today)
+        if not stays and hold is None:
             answer.destroyed.append(row.key_id)
-    return answers
+            continue
+        if not stays:
+            held.append(row.key_id)
+        answer.kept.append(
+            KeptKey(
+                retention=retention,
+                bucket=row.bucket,
+                expires_on=row.expires_on if stays or hold is None else hold.until,
+                law=retention.period.law if stays or hold is None else hold.ground,
+                generation=row.generation,
+            )
+        )
+    return answers, held
 
 
 # --- Replaying the log -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from services.privacy.keyring.schemas import (
     Retired,
     RetirementAsked,
 )
-from services.privacy.keyring.service.rows import DELETE, LOCK, generation_columns
+from services.privacy.keyring.service.rows import DELETE, LOCK, bucket_columns, generation_columns
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,7 @@ async def destroy_buckets(
 ) -> list[DestroyedBucket]:
     """Write down which keys go, then let them go, as in `destroy`: what ends alone is over."""
     answers = [DestroyedBucket(destroyed=[]) for _ in buckets]
-    values = {
-        **generation_columns(buckets),
-        "retentions": [one.retention for one in buckets],
-        "buckets": [one.bucket for one in buckets],
-    }
+    values = bucket_columns(buckets)
     async with keyring.transaction(ALL_STORES) as transaction:
         await LOCK.rows(transaction, **values)
         for row in await _KEYS_OF_BUCKETS.rows(transaction, **values):

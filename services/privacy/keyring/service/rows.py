@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from libs.common.db import Query
-from services.privacy.keyring.schemas import ErasureAsked, LifeAsked
+from services.privacy.keyring.schemas import BucketAsked, ErasureAsked, ExpiryAsked, LifeAsked
 
 # The rows of people are locked first: what is being minted is then either seen here, or made after this.
 LOCK = Query("""
@@ -29,6 +29,15 @@ def generation_columns(lives: Sequence[ErasureAsked] | Sequence[LifeAsked]) -> d
         "stores": [asked.store_id for asked in lives],
         "subjects": [asked.subject_id for asked in lives],
         "generations": [asked.generation for asked in lives],
+    }
+
+
+def bucket_columns(buckets: Sequence[BucketAsked] | Sequence[ExpiryAsked]) -> dict[str, list[Any]]:
+    """The columns by which a statement finds buckets of people."""
+    return {
+        **generation_columns(buckets),
+        "retentions": [asked.retention for asked in buckets],
+        "buckets": [asked.bucket for asked in buckets],
     }
 
 

@@ -1,0 +1,77 @@
+"""A mass expiry: how fast rows go whose keys are destroyed, and what a checkout takes meanwhile beside before."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from uuid import UUID
+
+import asyncpg
+
+from bench.figures import Figure, percentile
+from bench.load import Run, drive
+from bench.shop import check_out
+
+_CLIENTS = 4
+_SECONDS = 10.0
+_PATIENCE = 1_800.0
+
+# Their last day was yesterday, and nobody has told the keyring yet: all of the way is measured.
+_EXPIRE = """
+    INSERT INTO expiry (store_id, subject_id, generation, retention, bucket, clock, started_at, version, state,
+        expires_on, due_at, revision)
+    SELECT $1, subject_id, generation, 'order', bucket, 'order-cancelled', now() - interval '12 days', 1000, 'running',
+        current_date - 1, now() - interval '1 hour', 1000
+    FROM unnest($2::uuid[], $3::bigint[], $4::text[]) AS over (subject_id, generation, bucket)
+    ON CONFLICT DO NOTHING
+"""
+_ORDERS = """
+    SELECT subject_id, generation, id::text AS bucket FROM orders
+    WHERE store_id = $1 AND contact IS NOT NULL AND state = 'fulfilled'
+"""
+_LEFT = """
+    SELECT count(*) FROM expiry
+    WHERE store_id = $1 AND revision = 1000
+        AND (state IN ('running', 'destroying') OR state = 'cleaning' AND waiting <> '{}')
+"""
+
+
+async def figures(
+    url: str, environment: Mapping[str, str], store_id: UUID, variants: list[str]
+) -> list[Figure]:
+    """Rows a second, and the latency of a checkout meanwhile as a part of what it was."""
+    buying = partial(check_out, store=str(store_id), variants=variants)
+    before = await asyncio.to_thread(drive, url, buying, clients=_CLIENTS, seconds=_SECONDS)
+    orders = await _connect(environment, "ORDERS", store_id)
+    privacy = await _connect(environment, "PRIVACY", store_id)
+    rows = await orders.fetch(_ORDERS, store_id)
+    columns = ([row[name] for row in rows] for name in ("subject_id", "generation", "bucket"))
+    await privacy.execute(_EXPIRE, store_id, *columns)
+    began = time.monotonic()
+    meanwhile: list[Run] = []
+    while await privacy.fetchval(_LEFT, store_id):
+        if time.monotonic() - began > _PATIENCE:
+            raise RuntimeError("the expiry did not end")
+        meanwhile.append(await asyncio.to_thread(drive, url, buying, clients=_CLIENTS, seconds=_SECONDS))
+    elapsed = time.monotonic() - began
+    await orders.close()
+    await privacy.close()
+    return [
+        Figure(f"rows of {len(rows):,} that expire at once", len(rows) / elapsed, "1/s"),
+        *(_latency(before, meanwhile, part) for part in (0.5, 0.95)),
+    ]
+
+
+async def _connect(environment: Mapping[str, str], service: str, store_id: UUID) -> asyncpg.Connection:
+    connection = await asyncpg.connect(environment[f"{service}_DATABASE_URL"])
+    await connection.execute("SELECT set_config('app.store', $1, false)", str(store_id))
+    return connection
+
+
+def _latency(before: Run, meanwhile: list[Run], part: float) -> Figure:
+    taken = [one for run in meanwhile for one in run.seconds]
+    usual, now = percentile(before.seconds, part), percentile(taken, part)
+    print(
+        f"  a checkout at {part:.0%}: {usual * 1000:.0f} ms before, {now * 1000:.0f} ms meanwhile", flush=True
+    )
+    return Figure(f"checkout at {part:.0%} meanwhile, of before", 100 * now / usual, "%", aim=200)
