@@ -629,10 +629,18 @@ GOES: Mapping[str, frozenset[str]] = {
         {"offered_product", "offer", "cart", "cart_line", "order_counter", "orders", "order_line"}
     ),
     "identity": frozenset(
-        {"account", "account_settings", "sign_up", "account_session", "membership", "attempts"}
+        {
+            "account",
+            "account_email",
+            "account_settings",
+            "sign_up",
+            "account_session",
+            "membership",
+            "attempts",
+        }
     ),
     "billing": frozenset({"early_order"}),
-    "privacy": frozenset({"attempts", "closed_account", "privacy_desk"}),
+    "privacy": frozenset({"attempts", "closed_account", "person_subject", "privacy_desk", "removed_email"}),
 }
 """With its store, in each service, beside `idempotency_record` everywhere. A new table is decided about here."""
 

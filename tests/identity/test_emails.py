@@ -188,6 +188,19 @@ async def test_a_link_lasts_a_day_and_the_newest_counts(world: World, store_id: 
     assert await confirm(world, store_id, second) == 404
 
 
+async def test_nothing_is_added_to_an_account_that_is_closed(world: World, store_id: UUID) -> None:
+    person, email = await world.person(store_id), an_email()
+    await add(world, person, email)
+    token = await world.token(store_id, email)
+    path_to_close = f"/identity/v1/stores/{store_id}/me/closing"
+    closed = await world.http.post(path_to_close, json={"password": PASSWORD}, headers=person.headers)
+    assert closed.is_success, closed.text
+    assert await confirm(world, store_id, token) == 404
+    # A sign-in brings it back, and the link is good again.
+    assert (await world.sign_in(store_id, person.email)).status_code == 200
+    assert await confirm(world, store_id, token) == 204
+
+
 async def test_a_removed_address_is_nobodys(world: World, store_id: UUID) -> None:
     person, other = await world.person(store_id), await world.person(store_id)
     email = await added(world, person)

@@ -203,6 +203,9 @@ async def confirm(parts: Parts, *, store_id: UUID, token: str, password: str, ad
             if added is None or (added.confirmed_at is None and added.expires_at <= parts.clock()):
                 raise LinkNotValid
             account = await session.get_one(Account, added.account_id)
+            if account.closed_at is not None:
+                # Nothing is added to it until its owner has come back.
+                raise LinkNotValid
         person, client = attempts = await attempts_of(parts, store_id, account.email_index, address)
         await throttle.count_or_refuse(parts.database, store_id, attempts, parts.clock())
         credentials = await credentials_of(parts, account)
