@@ -28,7 +28,7 @@ class ServiceSettings(BaseSettings):
     mail_from: str = Field("no-reply@vitrine.example", validation_alias="MAIL_FROM")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")
     database_pool_size: int = Field(20, ge=1, le=200, validation_alias="DATABASE_POOL_SIZE")
-    key_seconds: float = Field(120, gt=0, le=600, validation_alias="KEY_SECONDS")
+    key_seconds: float = Field(120, gt=0, le=120, validation_alias="KEY_SECONDS")
     """How long opened keys are remembered: so long after its end an erasure is certified, by the same number."""
     store_secret_seconds: float = Field(600, gt=0, le=3600, validation_alias="STORE_SECRET_SECONDS")
     """How long the secrets of stores are remembered: as the keyring has it, which waits so long when one changes."""

@@ -352,7 +352,7 @@ class EndingView(BaseModel):
     store_id: UUID
     name: str | None
     ended_at: datetime
-    waits_for: Literal["requests", "restrictions"] | None
+    waits_for: Literal["requests", "restrictions", "holds"] | None
     keys_destroyed_at: datetime | None
     erased_at: datetime | None
     parts: list[EndingPart]

@@ -551,7 +551,7 @@ class StoreEnding(Base):
 
     __tablename__ = "store_ending"
     __table_args__ = (
-        CheckConstraint("waits_for IN ('requests', 'restrictions')", name="waits_for"),
+        CheckConstraint("waits_for IN ('requests', 'restrictions', 'holds')", name="waits_for"),
         Index("ix_store_ending_next_step_at", "next_step_at"),
         Index("ix_store_ending_listing", "ended_at", "store_id"),
     )

@@ -101,14 +101,16 @@ _WAITS = text("""
     UPDATE store_ending SET next_step_at = :again, waits_for = CASE
         WHEN EXISTS (SELECT FROM request WHERE store_id = :store_id AND opened_at < :ended_at
             AND state NOT IN ('completed', 'refused', 'cancelled')) THEN 'requests'
-        WHEN EXISTS (SELECT FROM restricted_subject WHERE store_id = :store_id) THEN 'restrictions' END
+        WHEN EXISTS (SELECT FROM restricted_subject WHERE store_id = :store_id) THEN 'restrictions'
+        WHEN EXISTS (SELECT FROM legal_hold WHERE store_id = :store_id AND lifted_at IS NULL AND ends_at > :now)
+            THEN 'holds' END
     WHERE store_id = :store_id RETURNING waits_for
 """)
 
 
 async def _waits(work: Work, row: Row[Any], now: datetime) -> bool:
     async with work.database.session(row.store_id) as session:
-        values = {"store_id": row.store_id, "ended_at": row.ended_at, "again": now + _AGAIN}
+        values = {"store_id": row.store_id, "ended_at": row.ended_at, "now": now, "again": now + _AGAIN}
         return (await session.execute(_WAITS, values)).scalar_one() is not None
 
 

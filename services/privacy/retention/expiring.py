@@ -27,12 +27,14 @@ from libs.common.outbox import publish_all
 from libs.common.personal.answers import Forged, check
 from libs.common.personal.keys import Expired, Expiry, KeyringClient
 from libs.common.personal.restrictions import is_restricted
-from libs.common.personal.vault import KEY_SECONDS, announce
+from libs.common.personal.vault import announce
 from libs.common.personal.vocabulary import Clock, Retention
 from libs.common.telemetry import is_kept, meter
 from libs.common.worker import Work
 from services.privacy.endings import keyring_of
+from services.privacy.engine.phases import lapse
 from services.privacy.engine.tasks import SOURCE
+from services.privacy.evidence.certificates import kept_has_ended
 from services.privacy.retention.clocks import WHOLE, Start, start
 
 logger = logging.getLogger(__name__)
@@ -316,19 +318,33 @@ _FINISH = Query(f"""
         SELECT store_id, subject_id, generation, retention, bucket FROM expiry
         WHERE state = 'cleaning' AND waiting = '{{}}' AND destroyed_at <= :forgotten
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at
+    RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, EXISTS (
+        SELECT FROM request WHERE claim = 'erasure' AND state = 'completed'
+            AND (request.store_id, request.subject_id) = (expiry.store_id, expiry.subject_id)) AS erased
 """)  # noqa: S608 - constants of this module
 
 
 async def finish(work: Work) -> int:
-    """It is over once nothing is left anywhere, also not in anybody's memory. Returns 0 unless more may be."""
+    """It is over once nothing is left anywhere, also not in anybody's memory; what outlived an erasure completes its
+    certificate. Returns 0 unless more may be.
+    """
     now = work.clock()
-    values = {"now": now, "forgotten": now - timedelta(seconds=KEY_SECONDS), "limit": AT_ONCE}
+    values = {"now": now, "forgotten": now - lapse(), "limit": AT_ONCE}
     async with work.database.platform_session() as session:
         rows = await _FINISH.rows(session, **values)
         for store_id, of_store in by_store(row for row in rows if row.next_clock).items():
             await start(session, store_id, [_next(row) for row in of_store])
+        for row in rows:
+            if row.erased:
+                await kept_has_ended(session, **_ended(row, now))
     return len(rows) // AT_ONCE
+
+
+def _ended(row: Row, now: datetime) -> dict[str, Any]:
+    place = {
+        name: getattr(row, name) for name in ("store_id", "subject_id", "generation", "retention", "bucket")
+    }
+    return place | {"on": row.expires_on or now.date()}
 
 
 def _next(row: Row) -> Start:

@@ -40,7 +40,9 @@ def upgrade() -> None:
         sa.Column("erased_at", _TIME),
         sa.Column("next_step_at", _TIME),
         sa.PrimaryKeyConstraint("store_id", name="pk_store_ending"),
-        sa.CheckConstraint("waits_for IN ('requests', 'restrictions')", name="ck_store_ending_waits_for"),
+        sa.CheckConstraint(
+            "waits_for IN ('requests', 'restrictions', 'holds')", name="ck_store_ending_waits_for"
+        ),
     )
     op.create_index("ix_store_ending_next_step_at", "store_ending", ["next_step_at"])
     op.create_index("ix_store_ending_listing", "store_ending", ["ended_at", "store_id"])
