@@ -24,7 +24,7 @@ from libs.common.outbox import publish_all
 from libs.common.personal import restrictions
 from libs.common.personal.keys import Fate
 from libs.common.worker import Work
-from services.privacy import key_tasks
+from services.privacy import key_tasks, store_endings
 from services.privacy.domain.decisions import Decision
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, TERMINAL, State
@@ -127,6 +127,7 @@ async def compare(work: Work) -> int:
                 extra={"participant": one.participant, "count": len(again) + len(anew)},
             )
     for one in heard:
+        await store_endings.end_again(work, one.participant, one.taken_at - MARGIN)
         if one.participant == SOURCE:
             await _learn(work)
         async with work.database.platform_session() as session:
