@@ -89,6 +89,9 @@ _FORGOTTEN = text("""
                 WHERE (later.store_id, later.subject_id) = (request.store_id, request.subject_id)
                     AND later.generation >= request.generation AND later.claim = 'erasure'
                     AND later.state = 'completed' AND later.purpose IS NULL AND later.category IS NULL))
+            AND NOT EXISTS (
+                SELECT FROM redo WHERE (redo.restoration_id, redo.request_id, redo.verb)
+                    = (:restoration_id, task.request_id, task.verb))
     ), raised AS (
         UPDATE request SET round = round + 1 FROM (SELECT DISTINCT request_id FROM forgotten) AS again
         WHERE request.id = again.request_id RETURNING request.id, round
@@ -111,7 +114,7 @@ _UNDER_WAY = text("""
 
 
 async def compare(work: Work) -> int:
-    """Find out what those who were restored have forgotten."""
+    """Find out what those who were restored have forgotten. May be repeated. Raises KeyringUnavailable."""
     async with work.database.platform_session() as session:
         heard = (await session.execute(_HEARD)).all()
         for one in heard:

@@ -102,6 +102,20 @@ async def test_what_was_done_before_the_backup_is_in_it(platform: Platform) -> N
     assert await asked_again(platform, issued) == []
 
 
+async def test_what_is_found_out_twice_is_asked_once(platform: Platform) -> None:
+    """As after a crash, or an outage of the keyring, before it was noted."""
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    restoration_id = await restore(platform, before_all)
+    async with platform.database.platform_session() as session:
+        again = "UPDATE returned SET compared_at = NULL WHERE restoration_id = :id"
+        await session.execute(text(again), {"id": restoration_id})
+    await redoing.compare(platform.work)
+    assert await asked_again(platform, issued) == [(held, Verb.RESTRICT, 2)]
+
+
 async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(platform: Platform) -> None:
     before_all = datetime.now(UTC)
     person = await platform.person()
