@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.ending import Endings
-from libs.common.events.privacy import StoreErased
+from libs.common.events import Received
+from libs.common.events.privacy import StoreErased, StoreKeysDestroyed
 from libs.common.inbox import Handlers
 from libs.common.mail import SENDING
 from libs.common.personal.participant import Participant
@@ -46,10 +48,17 @@ async def forget_expired(work: Work) -> int:
     return 0
 
 
+async def on_store_keys_destroyed(session: AsyncSession, event: Received[StoreKeysDestroyed]) -> None:
+    """The store has ended, whatever a restored database says, and what is left of it goes."""
+    await endings.end_restored(session, event)
+    await ENDINGS.on_keys_destroyed(session, event)
+
+
 HANDLERS: Handlers = {
     StoreErased: endings.on_store_erased,
     **PARTICIPANT.handlers,
     **ENDINGS.handlers,
+    StoreKeysDestroyed: on_store_keys_destroyed,
 }
 
 DUTIES = [

@@ -17,7 +17,7 @@ from libs.common.auth import PLATFORM_STORE
 from libs.common.errors import Problem, Unavailable
 from libs.common.events import Received
 from libs.common.events.identity import AccountContact, AccountEnded
-from libs.common.events.privacy import StoreErased
+from libs.common.events.privacy import StoreErased, StoreKeysDestroyed
 from libs.common.mail import Letter
 from libs.common.outbox import publish
 from libs.common.personal.data import Sealed
@@ -213,6 +213,13 @@ def _said(store: Store) -> None:
     store.remind_at = None
     if store.erased_at is not None:
         store.closed_by = None
+
+
+async def end_restored(session: AsyncSession, event: Received[StoreKeysDestroyed]) -> None:
+    """A store that came back from before its end has ended all the same."""
+    store = await session.get(Store, event.data.store_id, with_for_update=True)
+    if store is not None and store.state != StoreState.ENDED:
+        await store_closing.end_store(session, store, event.envelope.time)
 
 
 async def on_store_erased(session: AsyncSession, event: Received[StoreErased]) -> None:

@@ -24,7 +24,7 @@ from libs.common.outbox import publish_all
 from libs.common.personal import restrictions
 from libs.common.personal.keys import Fate
 from libs.common.worker import Work
-from services.privacy import key_tasks
+from services.privacy import key_tasks, store_endings
 from services.privacy.domain.decisions import Decision
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, TERMINAL, State
@@ -89,6 +89,9 @@ _FORGOTTEN = text("""
                 WHERE (later.store_id, later.subject_id) = (request.store_id, request.subject_id)
                     AND later.generation >= request.generation AND later.claim = 'erasure'
                     AND later.state = 'completed' AND later.purpose IS NULL AND later.category IS NULL))
+            AND NOT EXISTS (
+                SELECT FROM redo WHERE (redo.restoration_id, redo.request_id, redo.verb)
+                    = (:restoration_id, task.request_id, task.verb))
     ), raised AS (
         UPDATE request SET round = round + 1 FROM (SELECT DISTINCT request_id FROM forgotten) AS again
         WHERE request.id = again.request_id RETURNING request.id, round
@@ -111,7 +114,7 @@ _UNDER_WAY = text("""
 
 
 async def compare(work: Work) -> int:
-    """Find out what those who were restored have forgotten."""
+    """Find out what those who were restored have forgotten. May be repeated. Raises KeyringUnavailable."""
     async with work.database.platform_session() as session:
         heard = (await session.execute(_HEARD)).all()
         for one in heard:
@@ -127,6 +130,7 @@ async def compare(work: Work) -> int:
                 extra={"participant": one.participant, "count": len(again) + len(anew)},
             )
     for one in heard:
+        await store_endings.end_again(work, one.participant, one.taken_at - MARGIN)
         if one.participant == SOURCE:
             await _learn(work)
         async with work.database.platform_session() as session:

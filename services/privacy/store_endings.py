@@ -21,6 +21,7 @@ from libs.common.events.privacy import KeptOfStore, StoreCleaned, StoreErased, S
 from libs.common.outbox import publish
 from libs.common.stores import on_store_ended as know_that_it_ended
 from libs.common.worker import Work
+from services.privacy.domain.states import KEYRING
 from services.privacy.endings import keyring_of
 from services.privacy.engine.tasks import SOURCE
 from services.privacy.models import StoreEnding
@@ -128,15 +129,19 @@ _EXPECT = text("""
 
 async def _destroy(work: Work, store_id: UUID, now: datetime) -> None:
     """From the first answer of the keyring on nothing opens; it is asked until nothing is left there either."""
-    keyring = keyring_of(work.settings, work.http)
-    while (await keyring.destroy_tenants([store_id]))[0]:
-        pass
+    await _destroy_keys(work, store_id)
     async with work.database.session(store_id) as session:
         await session.execute(_DESTROYED, {"store_id": store_id, "now": now, "again": now + _AGAIN})
         expected = sorted(present().participants)
         await session.execute(_EXPECT, {"store_id": store_id, "expected": expected})
         await publish(session, StoreKeysDestroyed(store_id=store_id), store_id=store_id, source=SOURCE)
     logger.info("the key of a store is destroyed", extra={"store_id": str(store_id)})
+
+
+async def _destroy_keys(work: Work, store_id: UUID) -> None:
+    keyring = keyring_of(work.settings, work.http)
+    while (await keyring.destroy_tenants([store_id]))[0]:
+        pass
 
 
 _LOCK = text("SELECT erased_at FROM store_ending WHERE store_id = :store_id FOR UPDATE")
@@ -166,3 +171,32 @@ async def _conclude(work: Work, store_id: UUID, now: datetime) -> None:
 def _last_day(parts: Sequence[Row[Any]]) -> date | None:
     kept = [KeptOfStore.model_validate(one) for part in parts for one in part.kept]
     return max((one.until for one in kept if one.until is not None), default=None)
+
+
+# --- After a restore -------------------------------------------------------------------------------------
+
+_FORGOTTEN = text("""
+    WITH again AS (
+        UPDATE store_ending_part SET cleaned_at = NULL
+        WHERE participant = :participant AND cleaned_at >= :since RETURNING store_id
+    )
+    UPDATE store_ending AS ending SET erased_at = NULL, next_step_at = :now
+    FROM again WHERE ending.store_id = again.store_id
+""")
+_DESTROYED_SINCE = text(
+    "SELECT store_id FROM store_ending WHERE keys_destroyed_at >= :since ORDER BY store_id"
+)
+
+
+async def end_again(work: Work, participant: str, since: datetime) -> None:
+    """Whoever was restored removes again what ended stores left. Raises KeyringUnavailable."""
+    if participant == KEYRING:
+        async with work.database.platform_session() as session:
+            ended = (await session.scalars(_DESTROYED_SINCE, {"since": since})).all()
+        for store_id in ended:
+            await _destroy_keys(work, store_id)
+    else:
+        async with work.database.platform_session() as session:
+            values = {"participant": participant, "since": since, "now": work.clock()}
+            await session.execute(_FORGOTTEN, values)
+            ring_after_commit(session, CHANNEL)

@@ -267,6 +267,16 @@ async def cleaned(world: World) -> None:
             pass
 
 
+async def test_a_store_that_came_back_from_before_its_end_ends_again(world: World, shop: UUID) -> None:
+    """A restored database says that it is open."""
+    gone = StoreKeysDestroyed(store_id=shop)
+    await deliver(consumer.HANDLERS, world.parts.database, shop, gone)
+    await deliver(consumer.HANDLERS, world.parts.database, shop, gone)
+    assert (await world.http.get(f"/identity/v1/stores/{shop}")).status_code == 410
+    assert len(await published(world, shop, StoreEnded)) == 1
+    await known_as(world, shop, "ended")
+
+
 async def test_whoever_is_asked_again_says_it_again(world: World, owner: Person, shop: UUID) -> None:
     destroyed = StoreKeysDestroyed(store_id=shop)
     database = world.parts.database

@@ -4,16 +4,30 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import orjson
 from sqlalchemy import text
 
-from libs.common.events.privacy import DatabaseRestored, Outcome, TaskIssued, Verb
+from libs.common.events.identity import StoreEnded
+from libs.common.events.privacy import (
+    DatabaseRestored,
+    Outcome,
+    StoreCleaned,
+    StoreErased,
+    StoreKeysDestroyed,
+    TaskIssued,
+    Verb,
+)
 from libs.common.personal.answers import sign
+from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.keys import Erasure
-from services.privacy import redoing
+from libs.common.personal.vocabulary import Retention
+from services.privacy import redoing, store_endings
 from services.privacy.domain.states import KEYRING
 from tests.common.personal.shop import SHOP
 from tests.privacy.conftest import Person, Platform
+from tests.privacy.evidence import log_of, place
 from tests.privacy.keyring.conftest import RunningKeyring
+from tests.privacy.keyring.test_keys import mint
 
 
 async def complete(platform: Platform, person: Person, right: str, verb: Verb) -> UUID:
@@ -86,6 +100,20 @@ async def test_what_was_done_before_the_backup_is_in_it(platform: Platform) -> N
     issued = len(await platform.published(TaskIssued))
     await restore(platform, datetime.now(UTC) + redoing.MARGIN + timedelta(seconds=1))
     assert await asked_again(platform, issued) == []
+
+
+async def test_what_is_found_out_twice_is_asked_once(platform: Platform) -> None:
+    """As after a crash, or an outage of the keyring, before it was noted."""
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    restoration_id = await restore(platform, before_all)
+    async with platform.database.platform_session() as session:
+        again = "UPDATE returned SET compared_at = NULL WHERE restoration_id = :id"
+        await session.execute(text(again), {"id": restoration_id})
+    await redoing.compare(platform.work)
+    assert await asked_again(platform, issued) == [(held, Verb.RESTRICT, 2)]
 
 
 async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(platform: Platform) -> None:
@@ -165,8 +193,59 @@ async def test_a_restored_privacy_service_erases_again_whom_the_keyring_knows_to
     await platform.ask_keyring()
     [task] = await platform.tasks(request.id, Verb.ERASE)
     assert (task.subject_id, task.generation) == (person.subject_id, 3)
+    # The evidence says how it came to be, and it is certified like any other.
+    await place(platform)
+    steps = [orjson.loads(line)["entry"] for line in await log_of(platform) if b'"entry"' in line]
+    [first] = [one for one in steps if one["step"] == "opened" and one["request"] == str(request.id)]
+    assert first["facts"]["way"] == "restore"
+    assert {"verified", "decided", "issued"} <= {
+        one["step"] for one in steps if one["request"] == str(request.id)
+    }
     # Once is enough.
     await restore(platform, datetime.now(UTC), "privacy")
     async with platform.database.session(platform.store_id) as session:
         count = text("SELECT count(*) FROM request WHERE subject_id = :subject")
         assert await session.scalar(count, {"subject": person.subject_id}) == 1
+
+
+# --- Stores that have ended ------------------------------------------------------------------------------
+
+
+async def test_a_participant_from_before_the_end_of_a_store_removes_it_again(platform: Platform) -> None:
+    before_all = datetime.now(UTC)
+    await end_store(platform)
+    destroyed = len(await platform.published(StoreKeysDestroyed))
+    assert await store_endings.step(platform.work) == 0
+    assert len(await platform.published(StoreKeysDestroyed)) == destroyed
+    await restore(platform, before_all)
+    await store_endings.step(platform.work)
+    assert len(await platform.published(StoreKeysDestroyed)) == destroyed + 1
+    assert len(await platform.published(StoreErased)) == 1
+    await platform.deliver(StoreCleaned(store_id=platform.store_id, participant=SHOP))
+    await store_endings.step(platform.work)
+    assert len(await platform.published(StoreErased)) == 2
+
+
+async def test_a_keyring_from_before_the_end_of_a_store_destroys_its_key_again(
+    platform: Platform, keyring: RunningKeyring
+) -> None:
+    before_all = datetime.now(UTC)
+    await end_store(platform)
+    # As a backup has it: no key of this store was made yet, so none was destroyed.
+    async with keyring.database.platform_session() as session:
+        values = {"store": platform.store_id}
+        await session.execute(text("DELETE FROM tenant_key WHERE store_id = :store"), values)
+    await restore(platform, before_all, KEYRING)
+    assert await mint(keyring, "orders", platform.store_id, uuid4(), Retention.ORDER) is KeyDestroyed
+
+
+async def end_store(platform: Platform) -> None:
+    """Its key is destroyed, and everybody has said that nothing is left."""
+    await platform.deliver(StoreEnded(store_id=platform.store_id, version=9))
+    await store_endings.step(platform.work)
+    async with platform.database.session(platform.store_id) as session:
+        names = (await session.scalars(text("SELECT participant FROM store_ending_part"))).all()
+    said = [StoreCleaned(store_id=platform.store_id, participant=name) for name in names]
+    await platform.deliver(*said)
+    await store_endings.step(platform.work)
+    assert len(await platform.published(StoreErased)) == 1
