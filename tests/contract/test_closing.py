@@ -391,10 +391,13 @@ async def ended(house: House, one: Owned) -> None:
 
 
 async def settled(house: House, store_id: UUID) -> None:
-    """No request is open any more."""
+    """No request is open any more, and nothing is held for a claim."""
     async with house.database("privacy").session(store_id) as session:
         await session.execute(
             text("UPDATE request SET state = 'completed' WHERE store_id = :id"), {"id": store_id}
+        )
+        await session.execute(
+            text("UPDATE legal_hold SET lifted_at = now() WHERE store_id = :id"), {"id": store_id}
         )
 
 
