@@ -43,7 +43,7 @@ _NAMING = """
         AND attribute.attname IN ('store_id', 'subject_id', 'generation')
     GROUP BY relation.relname HAVING count(*) = 3 ORDER BY relation.relname
 """
-_EVIDENCE = frozenset({"erased_subject", "request"})
+_EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
 
 
 @dataclass(frozen=True)

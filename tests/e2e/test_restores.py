@@ -36,7 +36,7 @@ _NAMING = """
         AND attribute.attname IN ('store_id', 'subject_id', 'generation')
     GROUP BY relation.relname HAVING count(*) = 3
 """
-_EVIDENCE = frozenset({"erased_subject", "request"})
+_EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
 _LIVE = """
     SELECT count(*) FROM data_key WHERE store_id = $1 AND subject_id = $2 AND generation <= $3
         AND retention NOT IN ('request', 'accounting')

@@ -19,7 +19,7 @@ _NAMING = """
         AND attribute.attname IN ('store_id', 'subject_id', 'generation')
     GROUP BY relation.relname HAVING count(*) = 3 ORDER BY relation.relname
 """
-_EVIDENCE = frozenset({"erased_subject", "request"})
+_EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
 """The tombstone, and the request with its answer, are what proves an erasure."""
 _LIVE_KEYS = """
     SELECT count(*) FROM data_key WHERE store_id = $1 AND subject_id = $2 AND generation <= $3
