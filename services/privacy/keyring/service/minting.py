@@ -9,11 +9,9 @@ from uuid import UUID, uuid4
 from libs.common.db import Query, Row, Transaction
 from libs.common.personal.vocabulary import Retention
 from services.privacy.keyring.domain import SEALS_AFTER_ERASURE
-from services.privacy.keyring.master_keys import MasterKeys, data_key_binding
+from services.privacy.keyring.master_keys import KEY_BYTES, MasterKeys, data_key_binding
 from services.privacy.keyring.schemas import KeyAsked, MintedKey
 from services.privacy.keyring.service.rows import unwrapped
-
-_KEY_BYTES = 32
 
 _Place = tuple[UUID, UUID, Retention, str]
 """Store, subject, retention, bucket."""
@@ -109,7 +107,7 @@ async def _made(
 ) -> dict[_Place, MintedKey]:
     key_ids = [uuid4() for _ in begins]
     wrapped = [
-        master_keys.wrap(os.urandom(_KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
+        master_keys.wrap(os.urandom(KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
         for key_id, (store_id, subject_id, _, _) in zip(key_ids, begins, strict=True)
     ]
     rows = await _MINT.rows(

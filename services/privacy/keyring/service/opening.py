@@ -15,7 +15,6 @@ from services.privacy.keyring.service.rows import unwrapped
 
 logger = logging.getLogger(__name__)
 
-
 _OPEN = Query("""
     WITH found AS (
         SELECT key_id, store_id, subject_id, generation, wrapped, master_key_id,

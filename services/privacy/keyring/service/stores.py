@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from libs.common.db import Query, Transaction
-from services.privacy.keyring.master_keys import MasterKeys, store_secret_binding
+from services.privacy.keyring.master_keys import KEY_BYTES, MasterKeys, store_secret_binding
 from services.privacy.keyring.schemas import StoreSecret
 from services.privacy.keyring.service.rows import as_base64
 
-_KEY_BYTES = 32
 _SECRETS = Query("""
     SELECT store_id, wrapped, master_key_id FROM store_secret WHERE store_id = ANY(CAST(:stores AS uuid[]))
 """)
@@ -29,7 +28,7 @@ async def store_secrets(
     found = await _secrets(transaction, stores, master_keys)
     if missing := [store_id for store_id in dict.fromkeys(stores) if store_id not in found]:
         wrapped = [
-            master_keys.wrap(os.urandom(_KEY_BYTES), store_secret_binding(store_id)) for store_id in missing
+            master_keys.wrap(os.urandom(KEY_BYTES), store_secret_binding(store_id)) for store_id in missing
         ]
         await _NEW_SECRETS.rows(
             transaction, stores=missing, wrapped=wrapped, master_key_id=master_keys.present_id
