@@ -41,7 +41,7 @@ from libs.common.personal.participant.part import COMMON, Part
 from libs.common.personal.participant.rectifications import rectify
 from libs.common.personal.participant.scoped_erasures import erase_parts
 from libs.common.personal.scope import WHOLE, Scope
-from libs.common.personal.tombstones import bury
+from libs.common.personal.tombstones import bury, erased_among
 from libs.common.personal.vault import announce as forget_in_every_process
 from libs.common.settings import ServiceSettings
 from libs.common.worker import Duty, Work
@@ -123,7 +123,7 @@ class Participant(Part):
         for verbs, work in self._works:
             asked = [task for task in fresh if task.verb in verbs and not _opens_boxes(task)]
             answers += await self._do(session, store_id, asked, work)
-        await jobs.note(session, store_id, [task for task in fresh if _opens_boxes(task)])
+        answers += await self._note(session, store_id, [task for task in fresh if _opens_boxes(task)])
         again = [answer for task in tasks if (answer := known.answer_to(task)) is not None]
         await publish_all(session, [*again, *answers], store_id=store_id, source=self.service)
 
@@ -153,6 +153,23 @@ class Participant(Part):
         # What failed is done again when it is asked again.
         await jobs.save(session, store_id, [one for one in answers if one.outcome is not Outcome.FAILED])
         return answers
+
+    async def _note(
+        self, session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]
+    ) -> list[TaskAnswered]:
+        """Leave these to their duties, except for those about somebody erased, whom no waiting task may name."""
+        if not tasks:
+            return []
+        lives = [(store_id, task.subject_id, task.generation) for task in tasks]
+        over = await erased_among(session, lives)
+        late = [task for task, life in zip(tasks, lives, strict=True) if life in over]
+        await jobs.note(session, store_id, [task for task in tasks if task not in late])
+        return await self._do(session, store_id, late, self._find_nothing)
+
+    async def _find_nothing(
+        self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
+    ) -> list[TaskAnswered]:
+        return [self._answer(task, outcome=Outcome.NOTHING_HELD) for task in tasks]
 
     async def _erase(
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
