@@ -81,6 +81,7 @@ async def _assemble(work: Work, claimed: Row[Any]) -> None:
     export = await _export(work, claimed)
     key = ECKey.import_key(orjson.loads(work.settings.service_key.get_secret_value()))
     digest = hashlib.sha256()
+    # The first to make it finds nothing that another left.
     if claimed.attempts > 1:
         await _begin(work, claimed)
     size = pieces = 0

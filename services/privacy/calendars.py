@@ -69,7 +69,7 @@ def calendar_of(country: str) -> Calendar:
 def _holidays(country: str) -> Container[date] | None:
     try:
         return country_holidays(country, subdiv=_CALIFORNIA if country == "US" else None)
-    except NotImplementedError:
+    except NotImplementedError:  # so the package says that it does not know the country
         return None
 
 

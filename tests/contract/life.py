@@ -140,7 +140,7 @@ class Person:
         await self._dump("before the erasure")
         await self._exercise(person, "erasure", officer=owner)
         await self._dump("after the erasure")
-        await until(self._nobody_is_waited_for, "the end of all requests to be measured")
+        await until(self._nobody_is_waited_for, "the end of all requests to be measured", 120)
         return self.life
 
     async def _store(self) -> tuple[Account, str]:

@@ -123,13 +123,13 @@ class Export:
         """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
         place = service, sequence
         if place not in self._opened:
-            size, records = await self._open(service, sequence)
-            while self._opened and size + sum(kept for kept, _ in self._opened.values()) > IN_MEMORY:
+            box = await self._box(service, sequence)
+            while self._opened and len(box) + sum(kept for kept, _ in self._opened.values()) > IN_MEMORY:
                 self._opened.popitem(last=False)
-            self._opened[place] = size, records
+            await self.keep([(service, sequence, box)])
         return self._opened[place][1]
 
-    async def _open(self, service: str, sequence: int) -> tuple[int, list[Record]]:
+    async def _box(self, service: str, sequence: int) -> bytes:
         async with self.database.session(self.store_id) as session:
             box = await session.scalar(
                 select(ExportChunk.box).where(
@@ -140,10 +140,7 @@ class Export:
             )
         if box is None:
             raise KeyDestroyed
-        opened = await self.vault.open(
-            box, store_id=self.store_id, subject_id=self.subject_id, purpose=Purpose.RIGHTS_OF_THE_PERSON
-        )
-        return len(box.payload), [_whole(record) for record in opened.records]
+        return box.payload
 
 
 def _whole(record: Record) -> Record:

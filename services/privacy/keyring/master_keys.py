@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from libs.common.errors import Unavailable
 
+KEY_BYTES = 32
+"""Of every key and secret, the master keys among them."""
 _NONCE_BYTES = 12
 
 
@@ -103,7 +105,7 @@ def _decoded(key: str) -> bytes:
         decoded = b64decode(key, validate=True)
     except binascii.Error:
         decoded = b""
-    if len(decoded) != 32:
+    if len(decoded) != KEY_BYTES:
         raise ValueError("a master key is 32 bytes in base64")
     return decoded
 

@@ -409,6 +409,19 @@ async def test_what_was_erased_meanwhile_is_shown_as_erased(made_shop: Shop) -> 
         assert await session.scalar(text("SELECT count(*) FROM participant_job WHERE answer IS NULL")) == 0
 
 
+async def test_what_is_asked_too_late_finds_nothing_and_names_nobody(made_shop: Shop) -> None:
+    somebody = uuid4()
+    await made_shop.invoice(somebody)
+    export = task(Verb.EXPORT, somebody)
+    # In one batch with the erasure, as after an outage, and in a new round when it is over.
+    answers = await made_shop.ask(export, task(Verb.ERASE, somebody))
+    answers += await made_shop.ask(export.model_copy(update={"round": export.round + 1}))
+    assert [one.outcome for one in answers if one.verb is Verb.EXPORT] == [Outcome.NOTHING_HELD] * 2
+    async with made_shop.database.session(made_shop.store_id) as session:
+        named = text("SELECT count(*) FROM participant_job WHERE subject_id IS NOT NULL")
+        assert await session.scalar(named) == 0
+
+
 async def test_a_box_that_should_open_and_does_not_fails_its_own_export_alone(made_shop: Shop) -> None:
     somebody, other = uuid4(), uuid4()
     purchase_id = await made_shop.purchase(somebody)

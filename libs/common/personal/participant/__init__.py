@@ -25,6 +25,7 @@ from libs.common.events.privacy import (
     KeysChanged,
     KeysDestroyed,
     KeysExpired,
+    Life,
     Outcome,
     Retained,
     TaskAnswered,
@@ -48,7 +49,7 @@ from libs.common.personal.participant.preparations import prepare
 from libs.common.personal.participant.rectifications import rectify
 from libs.common.personal.participant.scoped_erasures import erase_parts
 from libs.common.personal.scope import WHOLE, Scope
-from libs.common.personal.tombstones import bury
+from libs.common.personal.tombstones import bury, erased_among
 from libs.common.personal.vault import announce as forget_in_every_process
 from libs.common.personal.vocabulary import Clock, Retention
 from libs.common.settings import ServiceSettings
@@ -177,7 +178,7 @@ class Participant(Part):
         for verbs, work in self._works:
             asked = [task for task in fresh if task.verb in verbs and not _opens_boxes(task)]
             answers += await self._do(session, store_id, asked, work)
-        await jobs.note(session, store_id, [task for task in fresh if _opens_boxes(task)])
+        answers += await self._note(session, store_id, [task for task in fresh if _opens_boxes(task)])
         again = [answer for task in tasks if (answer := known.answer_to(task)) is not None]
         await publish_all(session, [*again, *answers], store_id=store_id, source=self.service)
 
@@ -207,6 +208,30 @@ class Participant(Part):
         # What failed is done again when it is asked again.
         await jobs.save(session, store_id, [one for one in answers if one.outcome is not Outcome.FAILED])
         return answers
+
+    async def _note(
+        self, session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]
+    ) -> list[TaskAnswered]:
+        """Leave these to their duties, except for those about somebody erased, whom no waiting task may name."""
+        if not tasks:
+            return []
+        lives = [(store_id, life.subject_id, life.generation) for task in tasks for life in task.lives]
+        over = {Life(subject_id=one, generation=last) for _, one, last in await erased_among(session, lives)}
+        late: list[TaskIssued] = []
+        waiting: list[TaskIssued] = []
+        for task in tasks:
+            match [life for life in task.lives if life not in over]:
+                case [first, *others]:
+                    waiting.append(task.model_copy(update={**dict(first), "also": others}))
+                case _:
+                    late.append(task)
+        await jobs.note(session, store_id, waiting)
+        return await self._do(session, store_id, late, self._find_nothing)
+
+    async def _find_nothing(
+        self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
+    ) -> list[TaskAnswered]:
+        return [self._answer(task, outcome=Outcome.NOTHING_HELD) for task in tasks]
 
     async def _erase(
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]

@@ -16,14 +16,11 @@ from services.privacy.keyring.service.rows import DELETE, generation_columns
 
 logger = logging.getLogger(__name__)
 
-
-FORGET_OBJECTIONS = Query("""
+_FORGET_OBJECTIONS = Query("""
     DELETE FROM objection USING subject AS person
     WHERE (objection.store_id, objection.subject_id) = (person.store_id, person.subject_id)
         AND person.generation_id = ANY(CAST(:ended AS uuid[])) AND objection.generation <= person.generation
 """)
-
-
 _END_GENERATIONS = Query("""
     INSERT INTO subject AS person (store_id, subject_id, generation, generation_id, erased_at)
     SELECT store_id, subject_id, max(generation), gen_random_uuid(), now()
@@ -67,7 +64,7 @@ async def destroy(
         await destructions.append(transaction, [*doomed, *ended])
     async with keyring.transaction(ALL_STORES) as transaction:
         await DELETE.rows(transaction, key_ids=doomed)
-        await FORGET_OBJECTIONS.rows(transaction, ended=ended)
+        await _FORGET_OBJECTIONS.rows(transaction, ended=ended)
     logger.info("keys destroyed", extra={"count": len(doomed), "batch": len(erasures)})
     return answers
 
@@ -120,7 +117,6 @@ async def _sentences(
 
 # --- Replaying the log -----------------------------------------------------------------------------------
 
-
 _END_LOGGED = Query("""
     UPDATE subject SET erased_at = now()
     WHERE generation_id = ANY(CAST(:key_ids AS uuid[])) AND erased_at IS NULL
@@ -144,7 +140,7 @@ async def replay(keyring: Database, log: Database, *, trusted: UUID | None = Non
                 returned += len(await tenants.DESTROY.rows(transaction, key_ids=key_ids))
                 returned += len(await DELETE.rows(transaction, key_ids=key_ids))
                 await _END_LOGGED.rows(transaction, key_ids=key_ids)
-                await FORGET_OBJECTIONS.rows(transaction, ended=key_ids)
+                await _FORGET_OBJECTIONS.rows(transaction, ended=key_ids)
     if returned:
         logger.warning("destroyed keys had come back and were destroyed again", extra={"count": returned})
     return returned

@@ -10,13 +10,11 @@ from uuid import UUID, uuid4
 from libs.common.db import Query, Row, Transaction
 from libs.common.personal.vocabulary import Retention
 from services.privacy.keyring.domain import SEALS_AFTER_ERASURE, WHOLE, kind_of
-from services.privacy.keyring.master_keys import MasterKeys, TenantKey, data_key_binding
+from services.privacy.keyring.master_keys import KEY_BYTES, MasterKeys, TenantKey, data_key_binding
 from services.privacy.keyring.schemas import KeyAsked, MintedKey
 from services.privacy.keyring.service.rows import DELETE, as_base64
 from services.privacy.keyring.service.tenants import Place as TenantPlace
 from services.privacy.keyring.service.tenants import Tenants
-
-_KEY_BYTES = 32
 
 _Place = tuple[UUID, UUID, Retention, str]
 """Store, subject, retention, bucket."""
@@ -172,7 +170,7 @@ async def _made(
         return ended
     key_ids = [uuid4() for _ in places]
     wrapped = [
-        key.wrap(os.urandom(_KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
+        key.wrap(os.urandom(KEY_BYTES), data_key_binding(key_id, store_id, subject_id))
         for key_id, ((store_id, subject_id, _, _), key) in zip(key_ids, places.items(), strict=True)
     ]
     rows = await _MINT.rows(

@@ -16,7 +16,6 @@ from services.privacy.keyring.service.tenants import Tenants
 
 logger = logging.getLogger(__name__)
 
-
 _OPEN = Query("""
     WITH found AS (
         SELECT key.key_id, key.store_id, subject_id, generation, key.wrapped, key.master_key_id, tenant_key_id,

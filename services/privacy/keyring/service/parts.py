@@ -18,7 +18,6 @@ from services.privacy.keyring.service.rows import DELETE, LOCK, bucket_columns, 
 
 logger = logging.getLogger(__name__)
 
-
 _RETIRE = Query("""
     UPDATE data_key AS key SET retired_at = now()
     FROM unnest(CAST(:stores AS uuid[]), CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]),

@@ -10,12 +10,16 @@ from uuid import UUID
 from libs.common.db import Query, Row, Transaction
 from libs.common.personal.blind_indexes import secret_of_epoch_0
 from services.privacy.keyring.domain import Kind
-from services.privacy.keyring.master_keys import MasterKeys, index_secret_binding, store_secret_binding
+from services.privacy.keyring.master_keys import (
+    KEY_BYTES,
+    MasterKeys,
+    index_secret_binding,
+    store_secret_binding,
+)
 from services.privacy.keyring.schemas import IndexSecret, Rotation, RotationAsked, StoreSecret
 from services.privacy.keyring.service.rows import as_base64
 from services.privacy.keyring.service.tenants import Tenants
 
-_KEY_BYTES = 32
 _SECRETS = Query("""
     SELECT secret.store_id, secret.wrapped, secret.master_key_id, tenant_key_id,
         tenant.wrapped AS tenant_wrapped, tenant.master_key_id AS tenant_master_key_id
@@ -56,7 +60,7 @@ async def store_secrets(
             transaction,
             stores=list(wrapping),
             wrapped=[
-                key.wrap(os.urandom(_KEY_BYTES), store_secret_binding(store_id))
+                key.wrap(os.urandom(KEY_BYTES), store_secret_binding(store_id))
                 for store_id, key in wrapping.items()
             ],
             tenant_key_ids=[key.key_id for key in wrapping.values()],
@@ -77,7 +81,7 @@ async def store_secrets(
 
 
 def _new(master_keys: MasterKeys, bound_to: bytes) -> bytes:
-    return master_keys.wrap(os.urandom(_KEY_BYTES), bound_to)
+    return master_keys.wrap(os.urandom(KEY_BYTES), bound_to)
 
 
 async def _secrets(transaction: Transaction, stores: Sequence[UUID], tenants: Tenants) -> dict[UUID, str]:

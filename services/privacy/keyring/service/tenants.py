@@ -14,6 +14,7 @@ from libs.common.personal.vocabulary import Retention
 from services.privacy.destructions import service as destructions
 from services.privacy.keyring.domain import Kind
 from services.privacy.keyring.master_keys import (
+    KEY_BYTES,
     MasterKeyMissing,
     MasterKeys,
     TenantKey,
@@ -26,7 +27,6 @@ from services.privacy.keyring.service.rows import DELETE
 
 logger = logging.getLogger(__name__)
 
-_KEY_BYTES = 32
 _AT_ONCE = 2000
 
 Place = tuple[UUID, Kind]
@@ -86,7 +86,7 @@ class Tenants:
             "stores": [store_id for store_id, _ in places],
             "kinds": [kind for _, kind in places],
             "wrapped": [
-                self._master_keys.wrap(os.urandom(_KEY_BYTES), tenant_key_binding(key_id, store_id))
+                self._master_keys.wrap(os.urandom(KEY_BYTES), tenant_key_binding(key_id, store_id))
                 for key_id, (store_id, _) in zip(key_ids, places, strict=True)
             ],
             "master_key_id": self._master_keys.present_id,
