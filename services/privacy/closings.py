@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
+from libs.common.errors import Problem, Unavailable
 from libs.common.events import Received
 from libs.common.events.identity import AccountContact, AccountEnded
 from libs.common.personal.data import Sealed
@@ -86,6 +87,14 @@ async def _open(work: Work, row: Row[Any], now: datetime) -> None:
     except (KeyDestroyed, SubjectErased):
         # Another request, or the end of the store, was first.
         await _forget(work, row.store_id, row.account_id)
+    except Unavailable:
+        raise
+    except (Problem, ValueError) as error:
+        # Tried again when its lease ends; until somebody has looked, it must not hold the others back.
+        logger.error(
+            "the erasure of a closed account cannot be opened",
+            extra={"store_id": str(row.store_id), "reason": type(error).__name__},
+        )
 
 
 async def _asking(work: Work, row: Row[Any]) -> opening.Asking:

@@ -341,6 +341,26 @@ async def test_the_end_joins_an_erasure_that_is_under_way(house: House, announce
     assert (str(request.id), request.way) == (opened["id"], "session")
 
 
+async def test_one_that_cannot_be_opened_does_not_hold_the_others_back(house: House, announced: None) -> None:
+    one = await owned(house)
+    broken = uuid4()
+    async with house.database("privacy").session(one.store.id) as session:
+        insert = """
+            INSERT INTO closed_account (account_id, store_id, subject_id, generation, contact, next_try_at)
+            VALUES (:broken, :store, gen_random_uuid(), 1, 'no box', now())
+        """
+        await session.execute(text(insert), {"broken": broken, "store": one.store.id})
+    me = f"/identity/v1/stores/{one.store.id}/me/closing"
+    await house.call("POST", me, json={"password": PASSWORD}, headers=one.store.customer.headers)
+    try:
+        await erase_closed(house, one.store.id, timedelta(days=92))
+        assert await request_of(house, one.store.id, one.store.customer.email) is not None
+    finally:
+        async with house.database("privacy").session(one.store.id) as session:
+            gone = "DELETE FROM closed_account WHERE account_id = :broken"
+            await session.execute(text(gone), {"broken": broken})
+
+
 async def test_the_event_twice_opens_one_request(house: House, announced: None) -> None:
     one = await owned(house)
     me = f"/identity/v1/stores/{one.store.id}/me/closing"

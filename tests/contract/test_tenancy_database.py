@@ -1,10 +1,10 @@
 """The real catalogues, after all migrations: no session reads or writes another store's rows, in any database."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -160,18 +160,28 @@ _DUMMIES = {
 
 
 @pytest.fixture
-async def tables(superuser: Any, ours: Furnished, theirs: Furnished) -> list[str]:
+async def tables(superuser: Any, ours: Furnished, theirs: Furnished) -> AsyncIterator[list[str]]:
     """Every table of stores, in which both stores have a row: made up where none was left by what happened there."""
     tables = await of_stores(superuser)
+    empty = [
+        (table, store.id)
+        for table in tables
+        for store in (ours, theirs)
+        if not await superuser.fetchval(f"SELECT count(*) FROM {table} WHERE store_id = $1", store.id)
+    ]
+    await _unchecked(superuser, [(await _made_up(superuser, table), store_id) for table, store_id in empty])
+    yield tables
+    # No duty could do anything with them.
+    await _unchecked(
+        superuser, [(f"DELETE FROM {table} WHERE store_id = $1", store_id) for table, store_id in empty]
+    )
+
+
+async def _unchecked(superuser: Any, changes: Sequence[tuple[str, UUID]]) -> None:
     async with superuser.transaction():
         await superuser.execute("SET LOCAL session_replication_role = replica")
-        for table in tables:
-            for store in (ours, theirs):
-                if not await superuser.fetchval(
-                    f"SELECT count(*) FROM {table} WHERE store_id = $1", store.id
-                ):
-                    await superuser.execute(await _made_up(superuser, table), store.id)
-    return tables
+        for statement, store_id in changes:
+            await superuser.execute(statement, store_id)
 
 
 async def _made_up(superuser: Any, table: str) -> str:
