@@ -198,13 +198,17 @@ class Running:
     async def settle(self) -> history.History:
         """Wait until nothing is on its way any more, and return what happened."""
 
-        async def look() -> history.History | None:
-            if await self.backlog() or await self.parked():
-                return None
-            seen = await history.read(self.databases)
-            return seen if not seen.lost() else None
+        missing: list[object] = []
 
-        return await until(look, "every event to be sent and handled", PATIENCE)
+        async def look() -> history.History | None:
+            seen = await history.read(self.databases)
+            missing[:] = [await self.backlog(), await self.parked(), seen.lost()]
+            return None if any(missing) else seen
+
+        try:
+            return await until(look, "every event to be sent and handled", PATIENCE)
+        finally:
+            print("to be sent, parked, to be handled:", *missing)
 
     async def holds(self) -> None:
         """Effects are the acknowledged commands, each once; nothing was lost, invented, doubled or reordered."""
