@@ -143,7 +143,7 @@ def obligation(word: str, language: str) -> str:
 
 
 CLOCKS: Words = {
-    Clock.ACCOUNT_CLOSED: {"en": "the account was closed", "fr": "le compte a été fermé"},
+    Clock.ACCOUNT_CLOSED: {"en": "the account has ended", "fr": "le compte a pris fin"},
     Clock.ORDER_CONFIRMED: {
         "en": "the order was confirmed and nobody has paid it since",
         "fr": "la commande a été confirmée et personne ne l’a payée depuis",

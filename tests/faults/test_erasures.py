@@ -295,8 +295,14 @@ async def _at_rest(running: Running) -> dict[str, str]:
         seen, last = last, await fingerprint(running)
         return seen == last
 
+    await becomes(lambda: _knows_every_day(running), "the keyring to know until when each key lives")
     await becomes(is_at_rest, "the databases to be at rest")
     return last
+
+
+async def _knows_every_day(running: Running) -> bool:
+    untold = "SELECT count(*) FROM expiry WHERE told_on IS DISTINCT FROM expires_on"
+    return await running.databases.value("privacy", untold) == 0
 
 
 async def _rewind(running: Running) -> None:

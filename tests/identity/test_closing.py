@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,21 @@ async def ends_of(world: World, person: Person) -> Sequence[AccountEnded]:
         )
         events = [AccountEnded.model_validate_json(row) for row in rows]
     return [event for event in events if event.subject_id == subject_id]
+
+
+async def clocks_of(world: World, person: Person) -> list[tuple[str, str]]:
+    """What was said of the account's clock: its type, and from when or since when."""
+    async with world.parts.database.session(person.store_id) as session:
+        rows = await session.scalars(
+            text("SELECT payload FROM outbox WHERE headers ->> 'ce_type' LIKE '%.clock-%' ORDER BY id")
+        )
+        events = [orjson.loads(row) for row in rows]
+    subject_id = str(await world.parts.vault.subject_id(person.store_id, person.email))
+    return [
+        ("started", event["started_at"]) if "started_at" in event else ("stopped", event["stopped_at"])
+        for event in events
+        if (event["subject_id"], event["clock"]) == (subject_id, "account-closed")
+    ]
 
 
 async def grace(world: World, store_id: UUID, days: int) -> None:
@@ -174,6 +190,18 @@ async def test_a_sign_up_does_not_reveal_or_change_a_closed_account(world: World
     assert (await world.sign_up(store_id, person.email, "another password")).status_code == 202
     assert (await templates(world, person))[-1] == "account-exists"
     assert (await world.sign_in(store_id, person.email, "another password")).status_code == 401
+
+
+async def test_the_period_of_an_account_counts_from_the_day_it_cannot_come_back_any_more(
+    world: World, shop: UUID
+) -> None:
+    await grace(world, shop, 365)
+    person = await world.person(shop)
+    until = (await close(world, person)).json()["ends_at"]
+    [(what, at)] = await clocks_of(world, person)
+    assert what == "started" and datetime.fromisoformat(at) == datetime.fromisoformat(until)
+    assert (await world.sign_in(shop, person.email)).status_code == 200
+    assert [what for what, _ in await clocks_of(world, person)] == ["started", "stopped"]
 
 
 # --- Reminding and ending --------------------------------------------------------------------------------

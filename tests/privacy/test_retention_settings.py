@@ -41,7 +41,7 @@ async def test_every_clock_is_shown_with_its_bounds_its_kinds_and_words(lasting:
     assert "ShopContact" in cancelled["kinds"]
     accounting = found["invoice-issued"]
     assert accounting["fixed"] and accounting["from_end_of_year"] and "L123-22" in accounting["law"]
-    assert (await periods(lasting, language="en"))["account-closed"]["starts"] == "the account was closed"
+    assert (await periods(lasting, language="en"))["account-closed"]["starts"] == "the account has ended"
     assert all(one["starts"] != one["clock"] for one in found.values())
 
 

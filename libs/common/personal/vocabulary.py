@@ -140,6 +140,7 @@ class Clock(StrEnum):
     """An event from which a period is counted. The last one that was heard of counts."""
 
     ACCOUNT_CLOSED = "account-closed"
+    """For good: it can no longer be brought back."""
     ORDER_CONFIRMED = "order-confirmed"
     """It waits for its payment."""
     ORDER_PAID = "order-paid"

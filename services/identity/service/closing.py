@@ -20,9 +20,11 @@ from libs.common.db import ALL_STORES, switch_store
 from libs.common.errors import NotFound
 from libs.common.http import require_match
 from libs.common.mail import Letter
+from libs.common.outbox import publish
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.tombstones import guard
+from services.identity import clocks
 from services.identity.domain import (
     ACCOUNT_GRACE_DAYS,
     AccountIsClosed,
@@ -107,6 +109,8 @@ async def _close(session: AsyncSession, account: Account, closing: Closing, lett
         .values(revoked_at=closing.closed_at)
     )
     mail.post(session, letter, **person(account))
+    started = clocks.closed(current, at=closing.ends_at)
+    await publish(session, started, store_id=account.store_id, source="identity")
 
 
 _OWNED_ALONE = text("""

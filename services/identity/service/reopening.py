@@ -1,10 +1,14 @@
 """Bringing a closed account back, which a sign-in does."""
 
+from datetime import datetime
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common import mail
 from libs.common.mail import Letter
+from libs.common.outbox import publish
 from libs.common.personal.data import Sealed
+from services.identity import clocks
 from services.identity.models import Account
 from services.identity.parts import Parts
 from services.identity.service.letters import letter_to, person
@@ -20,8 +24,9 @@ async def welcome_back(parts: Parts, account: Account) -> Sealed[Letter] | None:
     return await letter_to(parts.vault, account, "account-reopened", store=store.name)
 
 
-def reopen(session: AsyncSession, account: Account, letter: Sealed[Letter]) -> None:
+async def reopen(session: AsyncSession, account: Account, letter: Sealed[Letter], now: datetime) -> None:
     """Everything is as it was; but for the sessions, which ended for good."""
     account.closed_at = account.ends_at = account.remind_at = None
     account.version += 1
     mail.post(session, letter, **person(account))
+    await publish(session, clocks.reopened(account, at=now), store_id=account.store_id, source="identity")

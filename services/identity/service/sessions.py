@@ -148,7 +148,7 @@ async def _start(
     current = await session.scalar(select(Account).where(Account.id == account.id).with_for_update())
     if current is None:
         raise SignInRefused
-    _bring_back(session, parts, current, letter)
+    await _bring_back(session, parts, current, letter)
     # Whoever changed the credentials meanwhile knows better.
     if renewed is not None and current.credentials == account.credentials:
         current.credentials = renewed
@@ -169,7 +169,9 @@ async def _start(
     return started, _refresh_token(family, secret)
 
 
-def _bring_back(session: AsyncSession, parts: Parts, account: Account, letter: Sealed[Letter] | None) -> None:
+async def _bring_back(
+    session: AsyncSession, parts: Parts, account: Account, letter: Sealed[Letter] | None
+) -> None:
     """A sign-in brings a closed account back, unless its time is over."""
     returning = judge_return(
         closed_at=account.closed_at, ends_at=account.ends_at, ended_at=account.ended_at, now=parts.clock()
@@ -180,7 +182,7 @@ def _bring_back(session: AsyncSession, parts: Parts, account: Account, letter: S
         if letter is None:
             # It was closed while the password was being checked: whoever means to come back asks again.
             raise Unavailable
-        reopening.reopen(session, account, letter)
+        await reopening.reopen(session, account, letter, parts.clock())
 
 
 def _refresh_token(family: UUID, secret: bytes) -> str:
