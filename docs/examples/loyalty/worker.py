@@ -5,7 +5,8 @@ python -m docs.examples.loyalty.worker
 
 from pydantic_settings import SettingsConfigDict
 
-from docs.examples.loyalty.models import Card, CardHolder
+from docs.examples.loyalty.models import Base, Card, CardHolder
+from libs.common.ending import Endings
 from libs.common.personal.holdings import Holding, OnErase
 from libs.common.personal.participant import Participant
 from libs.common.settings import ServiceSettings
@@ -20,6 +21,12 @@ class Settings(ServiceSettings):
 
 HOLDINGS = [Holding(table=Card, box="holder", kind=CardHolder, on_erase=OnErase.DELETE, describe=("points",))]
 PARTICIPANT = Participant(service="loyalty", holdings=HOLDINGS, settings=Settings)
+ENDINGS = Endings(service="loyalty", metadata=Base.metadata, holdings=HOLDINGS)
 
 if __name__ == "__main__":
-    main("loyalty", Settings.model_validate({}), handlers=PARTICIPANT.handlers, duties=PARTICIPANT.duties)
+    main(
+        "loyalty",
+        Settings.model_validate({}),
+        handlers={**PARTICIPANT.handlers, **ENDINGS.handlers},
+        duties=[*PARTICIPANT.duties, *ENDINGS.duties],
+    )
