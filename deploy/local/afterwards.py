@@ -1,10 +1,13 @@
-"""The chapters of the demo after an erasure: what is certified, who returns, and what a restored backup brings back."""
+"""The chapters of the demo after an erasure: what is certified, what a restored backup brings back, who
+returns, and until when things are kept.
+"""
 
 import asyncio
 import json
 import os
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,12 +15,13 @@ from uuid import uuid4
 from deploy.local.databases import NAMES
 from deploy.local.nursery import ROOT
 from deploy.local.platform import Platform
-from deploy.local.shop import Account, Order, Shop, until
+from deploy.local.shop import Account, Order, Shop, key, until
 from deploy.local.told import expect, say
 
 CERTIFIED_WITHIN = 240.0
 """Seconds: every process has to forget its opened keys first, in two minutes unless KEY_SECONDS says otherwise."""
 RESTORED_WITHIN = 90.0
+CLOCKS_HEARD_WITHIN = 30.0
 
 
 class Afterwards:
@@ -103,6 +107,75 @@ class Afterwards:
         path = f"/orders/v1/stores/{self.owner.store_id}/orders"
         listed = await self.shop.call("GET", path, headers=self.returned.headers)
         return [order["number"] for order in listed["items"]]
+
+    # --- Until when --------------------------------------------------------------------------------------
+
+    async def periods(self) -> None:
+        """A shorter period is looked at before it is chosen; a legal hold is seen in the forecast."""
+        coming = await until(self._of_orders, "the new order to have its day", CLOCKS_HEARD_WITHIN)
+        say(f"the forecast knows {coming[0][1]} orders that expire in {coming[0][0]}")
+        periods = await self.shop.http.get(self._path("retention"), headers=self.owner.headers)
+        before = {one["clock"]: one["length"] for one in periods.json()["periods"] if one["chosen"]}
+        wanted = before | {"order-confirmed": "P30D"}
+        body = {"lengths": wanted}
+        seen = await self.shop.call(
+            "POST", self._path("retention/preview"), json=body, headers=self.owner.headers
+        )
+        earlier = [one["earlier"] for one in seen["changes"] if one["clock"] == "order-confirmed"]
+        expect(
+            sum(earlier) > 0, f"with 30 days instead of a year {sum(earlier)} unpaid orders would go earlier"
+        )
+        await self._choose(wanted, periods.headers["etag"])
+        sooner = await until(self._of_orders, "the forecast", CLOCKS_HEARD_WITHIN)
+        expect(sooner[0][0] < coming[0][0], f"it is chosen: the first expire in {sooner[0][0]}")
+        await self._hold(sooner[0][0])
+        changed = await self.shop.http.get(self._path("retention"), headers=self.owner.headers)
+        await self._choose(before, changed.headers["etag"])
+        say("the choice is taken back")
+
+    async def _hold(self, month: str) -> None:
+        """Of the person who returned, for a claim; then lifted."""
+        body = {
+            "email": self.guest, "retentions": ["order"], "ground": "claim-announced",
+            "until": str(datetime.now(UTC).date() + timedelta(days=365)),
+        }  # fmt: skip
+        hold = await self.shop.call(
+            "POST", self._path("holds"), json=body, headers=self.owner.headers | key(), expect=201
+        )
+        held = {at: held for at, _, held in await self._of_orders() or []}
+        expect(
+            held[month] > 0,
+            f"a legal hold until {hold['until']} ({hold['ground']}) keeps {held[month]} of them",
+        )
+        await self.shop.call(
+            "DELETE", self._path(f"holds/{hold['id']}"), headers=self.owner.headers, expect=204
+        )
+
+    async def _choose(self, lengths: dict[str, str], version: str) -> None:
+        headers = self.owner.headers | {"If-Match": version}
+        body = {"lengths": lengths}
+        await self.shop.call("PUT", self._path("retention"), json=body, headers=headers, expect=204)
+
+        async def moved() -> bool | None:
+            seen = await self.shop.call("GET", self._path("retention"), headers=self.owner.headers)
+            return seen["left_to_move"] == 0 or None
+
+        await until(moved, "what runs to be computed anew", CLOCKS_HEARD_WITHIN)
+
+    async def _of_orders(self) -> list[tuple[str, int, int]] | None:
+        """By month, how many orders expire, and how many of them are held; None while none has a day."""
+        seen = await self.shop.call(
+            "GET", self._path("retention/forecast"), params={"months": 72}, headers=self.owner.headers
+        )
+        return [
+            (month["month"], one["records"], one["held"])
+            for month in seen["months"]
+            for one in month["expiring"]
+            if one["retention"] == "order"
+        ] or None
+
+    def _path(self, of: str) -> str:
+        return f"/privacy/v1/stores/{self.owner.store_id}/{of}"
 
 
 class Backup:

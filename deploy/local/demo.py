@@ -282,10 +282,10 @@ class Demo:
                 found.open == 0, f"{found.place}: {found.boxes} boxes that opened before; now {found.open} do"
             )
 
-    # --- 13 to 15 ----------------------------------------------------------------------------------------
+    # --- 13 to 16 ----------------------------------------------------------------------------------------
 
     async def afterwards(self) -> None:
-        """What is certified, what a backup brings back, and who returns."""
+        """What is certified, what a backup brings back, who returns, and until when things are kept."""
         after = Afterwards(
             self.shop,
             owner=self.owner,
@@ -303,6 +303,8 @@ class Demo:
                 await after.restored(self.backup)
         with chapter(15, "The person returns with the same address, and starts anew"):
             await after.return_of_the_person()
+        with chapter(16, "Everything has its day: a forecast, another period, a legal hold"):
+            await after.periods()
 
 
 def broken(content: bytes) -> bytes:

@@ -34,6 +34,7 @@ from services.privacy.engine.phases import begin
 from services.privacy.engine.tasks import SOURCE, Answer, task
 from services.privacy.evidence.entries import note
 from services.privacy.models import Request, Returned
+from services.privacy.retention import expiring
 from services.privacy.service.opening import opened
 from services.privacy.settings import present
 
@@ -130,9 +131,13 @@ async def compare(work: Work) -> int:
                 extra={"participant": one.participant, "count": len(again) + len(anew)},
             )
     for one in heard:
-        await store_endings.end_again(work, one.participant, one.taken_at - MARGIN)
+        since = one.taken_at - MARGIN
+        await store_endings.end_again(work, one.participant, since)
+        await expiring.redo(work, since=since)
         if one.participant == SOURCE:
             await _learn(work)
+        else:
+            await _erase_buried(work, since)
         async with work.database.platform_session() as session:
             await session.execute(_COMPARED, {"restoration_id": one.restoration_id})
     return 0
@@ -216,6 +221,18 @@ def _columns(answers: Sequence[tuple[UUID, str, str, int, bool]]) -> dict[str, l
     return dict(zip(names, map(list, zip(*answers, strict=True)), strict=True))
 
 
+# --- What no request says ----------------------------------------------------------------------------------
+
+_BURIED = text("SELECT store_id, subject_id, generation FROM erased_subject WHERE erased_at >= :since")
+
+
+async def _erase_buried(work: Work, since: datetime) -> None:
+    """A request that has ended names one subject of its person; of the others the tombstones here know."""
+    async with work.database.platform_session() as session:
+        buried = (await session.execute(_BURIED, {"since": since})).all()
+    await _erase_unknown(work, buried)
+
+
 # --- When this database is the one -----------------------------------------------------------------------
 
 _UNKNOWN = text("""
@@ -249,7 +266,7 @@ async def _learn(work: Work) -> None:
 _HELD = text("SELECT store_id, subject_id, generation FROM restricted_subject")
 
 
-async def _erase_unknown(work: Work, erased: Sequence[Fate]) -> None:
+async def _erase_unknown(work: Work, erased: Sequence[Fate] | Sequence[Row[Any]]) -> None:
     values = {
         "stores": [one.store_id for one in erased],
         "subjects": [one.subject_id for one in erased],

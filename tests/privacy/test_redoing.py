@@ -20,6 +20,7 @@ from libs.common.events.privacy import (
 from libs.common.personal.answers import sign
 from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.keys import Erasure
+from libs.common.personal.tombstones import bury
 from libs.common.personal.vocabulary import Retention
 from services.privacy import redoing, store_endings
 from services.privacy.domain.states import KEYRING
@@ -206,6 +207,25 @@ async def test_a_restored_privacy_service_erases_again_whom_the_keyring_knows_to
     async with platform.database.session(platform.store_id) as session:
         count = text("SELECT count(*) FROM request WHERE subject_id = :subject")
         assert await session.scalar(count, {"subject": person.subject_id}) == 1
+
+
+async def test_whom_an_erasure_covered_and_its_request_does_not_name_is_erased_again(
+    platform: Platform,
+) -> None:
+    """As after an erasure over two addresses of one person: what joined them went with it."""
+    before, since = uuid4(), uuid4()
+    async with platform.database.session(platform.store_id) as session:
+        await bury(session, [(platform.store_id, one, 2) for one in (before, since)])
+        long_ago = (
+            "UPDATE erased_subject SET erased_at = now() - interval '1 day' WHERE subject_id = :subject"
+        )
+        await session.execute(text(long_ago), {"subject": before})
+    await restore(platform, datetime.now(UTC))
+    await restore(platform, datetime.now(UTC))
+    async with platform.database.session(platform.store_id) as session:
+        query = "SELECT subject_id, generation, way, state FROM request WHERE subject_id IN (:before, :since)"
+        again = (await session.execute(text(query), {"before": before, "since": since})).all()
+    assert again == [(since, 2, "restore", "running")]
 
 
 # --- Stores that have ended ------------------------------------------------------------------------------
