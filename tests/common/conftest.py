@@ -31,6 +31,7 @@ def _create_tables(connection: Connection, role: str) -> None:
     with Operations.context(MigrationContext.configure(connection)):
         tables.create_first()
         tables.create_second()
+        tables.create_restorations()
         tables.create_store_states()
         tables.create_third()
         tables.create_expiry()

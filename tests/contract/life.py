@@ -19,7 +19,7 @@ import pytest
 
 from deploy.local.databases import NAMES, database
 from deploy.local.platform import Platform
-from deploy.local.shop import PASSWORD, Account, Shop, key, until
+from deploy.local.shop import PASSWORD, Account, Shop, Surprise, key, until
 from tests import variables
 from tests.contract.otlp import Collector
 
@@ -140,7 +140,11 @@ class Person:
         await self._dump("before the erasure")
         await self._exercise(person, "erasure", officer=owner)
         await self._dump("after the erasure")
-        await until(self._nobody_is_waited_for, "the end of all requests to be measured", 120)
+        try:
+            await until(self._nobody_is_waited_for, "the end of all requests to be measured", 120)
+        except Surprise:
+            print(await self._waited_for())
+            raise
         return self.life
 
     async def _store(self) -> tuple[Account, str]:
@@ -372,6 +376,18 @@ class Person:
         points = self.collector.measured()["vitrine-privacy-worker", "privacy.tasks.waiting"]
         last = {point.attributes[0].value.string_value: point.as_int for point in points}
         return not any(last.values()) or None
+
+    async def _waited_for(self) -> list[Any]:
+        """Every task that is issued and not answered, for whoever wonders why the life did not end."""
+        connection = await self.platform.postgres.connect(database("privacy"))
+        query = """
+            SELECT participant, verb, task.state, task.attempts, request.claim, way, request.state AS of, round
+            FROM task JOIN request ON request.id = request_id WHERE task.next_issue_at IS NOT NULL
+        """
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
 
     async def _download(self, person: Account) -> Mapping[str, bytes]:
         """The files of the archive that the newest link leads to."""

@@ -205,6 +205,7 @@ def _create(connection: Connection, role: str) -> None:
     with Operations.context(MigrationContext.configure(connection)):
         tables.create_first()
         tables.create_second()
+        tables.create_restorations()
         tables.create_store_states()
         tables.create_third()
         tables.create_expiry()
