@@ -17,7 +17,7 @@ from asyncpg import InternalClientError, PostgresError, Record
 from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, event, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -103,6 +103,7 @@ class Database:
                 },
             },
         )
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
         self._sessions = async_sessionmaker(
             self.engine, expire_on_commit=False, sync_session_class=_StoreSession
         )
@@ -166,9 +167,6 @@ class Database:
         """A live connection of the pool without SQLAlchemy around it, which costs more than a short query."""
         connection = await self.engine.raw_connection()
         try:
-            while cast(Any, connection.driver_connection).is_closed():
-                connection.invalidate()
-                connection = await self.engine.raw_connection()
             yield connection.driver_connection
         finally:
             connection.close()
@@ -196,6 +194,12 @@ class Database:
         if self._ringing is not None:
             await self._ringing
         await self.engine.dispose()
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """The pool opens another: the server that closed this one may have been back for hours."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 class Transaction:

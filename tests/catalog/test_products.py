@@ -444,8 +444,6 @@ async def test_reads_survive_connections_that_were_cut(shop: Shop, postgres: Pos
         assert len(answers) <= 30
         answers.append((await shop.client.get(f"{shop.path}/products")).status_code)
     assert set(answers) <= {200, 503}
-    # Sessions notice on their next use; other tests should not be the ones to tell them.
-    await shop.database.engine.dispose()
 
 
 def test_every_part_of_a_query_is_documented(app: FastAPI) -> None:

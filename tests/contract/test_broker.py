@@ -484,6 +484,37 @@ async def test_a_log_that_lost_everything_has_another_cluster_id_and_is_read_fro
     assert numbers_by_key(reader.read) == {"a": [0, 1, 2, 10, 11]}
 
 
+async def test_what_was_read_of_a_lost_log_is_not_committed_to_the_new_one(
+    server: Server, broker: Broker, ready_topic: str, group: str
+) -> None:
+    known = await broker.cluster_id()
+    async with broker.subscribe(group, [ready_topic]) as subscription:
+        await broker.publish(numbered(ready_topic, "a", range(3)))
+        lost = await next_batch(subscription)
+        await server.wipe()
+        await until(lambda: _has_another_cluster_id(broker, known), _PATIENCE, "the cluster id stayed")
+        async with asyncio.timeout(_PATIENCE):
+            await broker.ensure_topics([ready_topic])
+        await publish_until_acknowledged(broker, numbered(ready_topic, "a", range(10, 12)))
+        await until(lambda: _lags(subscription, 2), _PATIENCE, "the member did not join the new log")
+        with pytest.raises((Fenced, BrokerUnavailable)):
+            await lost.commit()
+        numbers: set[int] = set()
+        async with asyncio.timeout(_PATIENCE):
+            while 11 not in numbers:
+                batch = await anext(aiter(subscription))
+                numbers |= {int(record.value) for record in batch.records}
+                with contextlib.suppress(Fenced, BrokerUnavailable):
+                    await batch.commit()
+        assert {10, 11} <= numbers
+
+
+async def _lags(subscription: Subscription, count: int) -> bool:
+    with contextlib.suppress(BrokerUnavailable):
+        return await subscription.lag() == count
+    return False
+
+
 async def _has_cluster_id(broker: Broker, known: str) -> bool:
     with contextlib.suppress(BrokerUnavailable):
         return await broker.cluster_id() == known

@@ -216,7 +216,7 @@ class Member(ConsumerRebalanceListener):
 
     async def _commit(self, delivery: Delivery) -> None:
         consumer, tp = self._consumer, TopicPartition(*delivery.source)
-        if consumer is None or delivery.epoch != self._epoch:
+        if consumer is None or delivery.epoch != self._epoch or _is_outside_its_group(consumer):
             raise Fenced
         try:
             async with asyncio.timeout(_CALL_SECONDS):
@@ -241,6 +241,14 @@ class Member(ConsumerRebalanceListener):
         if offset is not None and epoch == self._epoch:
             return self._committed.setdefault(_source(tp), offset)
         return offset
+
+
+def _is_outside_its_group(consumer: AIOKafkaConsumer) -> bool:
+    """Whether it was told to join again. Kafka would take its commit, as of nobody's group, if the group is empty: as
+    it is on a log that came in place of one that was lost.
+    """
+    coordinator: Any = consumer._coordinator  # pyright: ignore[reportPrivateUsage]
+    return coordinator is None or coordinator.generation < 0
 
 
 async def finish_within(seconds: float, ending: Coroutine[Any, Any, object]) -> None:

@@ -281,10 +281,11 @@ _RENEW = """
 
 _REMOVE_DEAD = "DELETE FROM member WHERE group_name = $1 AND lease_until < clock_timestamp() RETURNING member"
 
-# A new group begins with the oldest record that is kept.
+# A new group begins with the oldest record that is kept. Epochs begin with the time, so that no batch of a log that was
+# lost is ever committed to the one that came in its place.
 _FIND_PARTITIONS = """
-    INSERT INTO assignment (group_name, topic, partition, committed)
-    SELECT $1, p.topic, p.partition, coalesce(
+    INSERT INTO assignment (group_name, topic, partition, epoch, committed)
+    SELECT $1, p.topic, p.partition, extract(epoch FROM clock_timestamp())::bigint * 1000, coalesce(
         (SELECT position FROM record AS r WHERE r.topic = p.topic AND r.partition = p.partition
          ORDER BY position LIMIT 1), p.next_offset)
     FROM topic_partition AS p
