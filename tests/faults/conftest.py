@@ -275,10 +275,7 @@ async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     try:
         async with (
             Platform(folder, broker=request.param, fast=True) as platform,
-            # The server lets go of an idle connection after five seconds; whoever uses it just then gets no answer.
-            httpx.AsyncClient(
-                base_url=platform.url, timeout=30, limits=httpx.Limits(keepalive_expiry=2)
-            ) as http,
+            httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
         ):
             databases = Databases(platform.postgres)
             await history.witness(databases)
