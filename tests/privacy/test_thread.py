@@ -26,7 +26,7 @@ from tests.common.personal import shop
 from tests.common.personal.shop import SHOP, Invoice, Purchase, ShopContact, ShopInvoice
 from tests.privacy.conftest import Person, Platform
 
-ENDS_WITHIN = 60
+ENDS_WITHIN = 20
 
 
 class Running:

@@ -160,10 +160,10 @@ class Participant(Part):
         """Leave these to their duties, except for those about somebody erased, whom no waiting task may name."""
         if not tasks:
             return []
-        lives = [(store_id, task.subject_id, task.generation) for task in tasks]
-        over = await erased_among(session, lives)
-        late = [task for task, life in zip(tasks, lives, strict=True) if life in over]
-        await jobs.note(session, store_id, [task for task in tasks if task not in late])
+        erased = await erased_among(session, [(store_id, task.subject_id, task.generation) for task in tasks])
+        over = {Person(subject_id, generation) for _, subject_id, generation in erased}
+        await jobs.note(session, store_id, [task for task in tasks if _person(task) not in over])
+        late = [task for task in tasks if _person(task) in over]
         return await self._do(session, store_id, late, self._find_nothing)
 
     async def _find_nothing(
