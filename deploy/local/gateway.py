@@ -66,6 +66,8 @@ def serve(app: ASGIApp, port: int) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        # Longer than callers keep an idle connection: whoever uses it when the server lets go of it gets no answer.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=8,
     )
 

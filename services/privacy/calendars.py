@@ -69,7 +69,8 @@ def calendar_of(country: str) -> Calendar:
 def _holidays(country: str) -> Container[date] | None:
     try:
         return country_holidays(country, subdiv=_CALIFORNIA if country == "US" else None)
-    except NotImplementedError:  # so the package says that it does not know the country
+    except NotImplementedError:
+        # The package says so that it does not know the country; its weekends are known all the same.
         return None
 
 

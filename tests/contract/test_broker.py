@@ -474,10 +474,7 @@ async def test_a_log_that_lost_everything_has_another_cluster_id_and_is_read_fro
     async with Reader(broker, group, ready_topic) as reader:
         await broker.publish(numbered(ready_topic, "a", range(3)))
         await reader.until(lambda: reader.count == 3, "nothing came")
-        await server.wipe()
-        await until(lambda: _has_another_cluster_id(broker, known), _PATIENCE, "the cluster id stayed")
-        async with asyncio.timeout(_PATIENCE):
-            await broker.ensure_topics([ready_topic])
+        await _lose_everything(server, broker, known, ready_topic)
         # Members go on with what is published again, although it is fewer records than they had read.
         await publish_until_acknowledged(broker, numbered(ready_topic, "a", range(10, 12)))
         await reader.until(lambda: 11 in numbers_by_key(reader.read)["a"], "the new log was not read")
@@ -491,27 +488,34 @@ async def test_what_was_read_of_a_lost_log_is_not_committed_to_the_new_one(
     async with broker.subscribe(group, [ready_topic]) as subscription:
         await broker.publish(numbered(ready_topic, "a", range(3)))
         lost = await next_batch(subscription)
-        await server.wipe()
-        await until(lambda: _has_another_cluster_id(broker, known), _PATIENCE, "the cluster id stayed")
-        async with asyncio.timeout(_PATIENCE):
-            await broker.ensure_topics([ready_topic])
+        await _lose_everything(server, broker, known, ready_topic)
         await publish_until_acknowledged(broker, numbered(ready_topic, "a", range(10, 12)))
-        await until(lambda: _lags(subscription, 2), _PATIENCE, "the member did not join the new log")
+        await until(
+            lambda: _is_back_with_lag(subscription, 2), _PATIENCE, "the member did not join the new log"
+        )
         with pytest.raises((Fenced, BrokerUnavailable)):
             await lost.commit()
         numbers: set[int] = set()
         async with asyncio.timeout(_PATIENCE):
             while 11 not in numbers:
-                batch = await anext(aiter(subscription))
+                batch = await next_batch(subscription)
                 numbers |= {int(record.value) for record in batch.records}
                 with contextlib.suppress(Fenced, BrokerUnavailable):
                     await batch.commit()
         assert {10, 11} <= numbers
 
 
-async def _lags(subscription: Subscription, count: int) -> bool:
+async def _lose_everything(server: Server, broker: Broker, known: str, topic: str) -> None:
+    """The server comes back with an empty log, and the topic is made anew."""
+    await server.wipe()
+    await until(lambda: _has_another_cluster_id(broker, known), _PATIENCE, "the cluster id stayed")
+    async with asyncio.timeout(_PATIENCE):
+        await broker.ensure_topics([topic])
+
+
+async def _is_back_with_lag(subscription: Subscription, lag: int) -> bool:
     with contextlib.suppress(BrokerUnavailable):
-        return await subscription.lag() == count
+        return await _has_lag(subscription, lag)
     return False
 
 

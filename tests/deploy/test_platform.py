@@ -17,11 +17,13 @@ import psutil
 import pytest
 
 from deploy.local.child import DRAIN_WITHIN
+from deploy.local.databases import provision
 from deploy.local.environment import SERVICES
 from deploy.local.errors import AlreadyRunning, PortTaken
 from deploy.local.nursery import ROOT
 from deploy.local.platform import Platform
 from deploy.local.ports import free_port
+from deploy.local.postgres import PostgresServer
 from deploy.local.waiting import until
 
 READY_WITHIN = 120
@@ -70,13 +72,20 @@ async def test_a_second_platform_on_the_same_folder_or_port_is_refused(
             pass
 
 
+@pytest.fixture
+async def operators_databases(folder: Path) -> AsyncIterator[Mapping[str, str]]:
+    """Addresses on a server that is not of the tests' session: a platform writes all over its databases."""
+    server = PostgresServer(folder / "theirs", fast=True)
+    await server.start()
+    yield await provision(server)
+    await server.stop()
+
+
 async def test_a_platform_on_an_operators_own_server_starts_none(
-    folder: Path, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, operators_databases: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, url in environment.items():
-        # A keyring opens with the master key it was filled under.
-        if name.endswith("_DATABASE_URL") or name == "KEYRING_MASTER_KEY":
-            monkeypatch.setenv(name, url)
+    for name, url in operators_databases.items():
+        monkeypatch.setenv(name, url)
     async with Platform(folder / "on theirs", fast=True) as platform:
         assert platform.postgres.pid is None and not platform.postgres.data.exists()
         orders = platform.processes["orders-worker"].environment

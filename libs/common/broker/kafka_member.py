@@ -248,7 +248,7 @@ def _is_outside_its_group(consumer: AIOKafkaConsumer) -> bool:
     it is on a log that came in place of one that was lost.
     """
     coordinator: Any = consumer._coordinator  # pyright: ignore[reportPrivateUsage]
-    return coordinator is None or coordinator.generation < 0
+    return coordinator.generation < 0
 
 
 async def finish_within(seconds: float, ending: Coroutine[Any, Any, object]) -> None:

@@ -285,7 +285,7 @@ _REMOVE_DEAD = "DELETE FROM member WHERE group_name = $1 AND lease_until < clock
 # lost is ever committed to the one that came in its place.
 _FIND_PARTITIONS = """
     INSERT INTO assignment (group_name, topic, partition, epoch, committed)
-    SELECT $1, p.topic, p.partition, extract(epoch FROM clock_timestamp())::bigint * 1000, coalesce(
+    SELECT $1, p.topic, p.partition, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, coalesce(
         (SELECT position FROM record AS r WHERE r.topic = p.topic AND r.partition = p.partition
          ORDER BY position LIMIT 1), p.next_offset)
     FROM topic_partition AS p
