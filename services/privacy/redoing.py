@@ -78,6 +78,7 @@ _HEARD = text("""
 """)
 _COMPARED = text("UPDATE returned SET compared_at = now() WHERE restoration_id = :restoration_id")
 # What an erasure took with it is not corrected or restricted again; a correction whose values went has no other end.
+# If this database was restored, others remember rounds that it does not: from then on they are counted from that moment.
 _FORGOTTEN = text("""
     WITH forgotten AS (
         SELECT task.request_id, task.verb, task.store_id, task.answered_at FROM task
@@ -94,7 +95,9 @@ _FORGOTTEN = text("""
                 SELECT FROM redo WHERE (redo.restoration_id, redo.request_id, redo.verb)
                     = (:restoration_id, task.request_id, task.verb))
     ), raised AS (
-        UPDATE request SET round = round + 1 FROM (SELECT DISTINCT request_id FROM forgotten) AS again
+        UPDATE request SET round = greatest(round + 1,
+            (SELECT CAST(extract(epoch FROM max(restored_at)) AS bigint) FROM restoration))
+        FROM (SELECT DISTINCT request_id FROM forgotten) AS again
         WHERE request.id = again.request_id RETURNING request.id, round
     )
     INSERT INTO redo (restoration_id, request_id, verb, participant, store_id, round, answered_at)

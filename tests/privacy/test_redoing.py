@@ -134,6 +134,25 @@ async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(pl
     assert set(again) == {(held, Verb.RESTRICT, 2), (lifted, Verb.LIFT_RESTRICTION, 2)}
 
 
+async def test_a_restored_privacy_service_asks_in_rounds_that_nobody_has_heard_of(platform: Platform) -> None:
+    """Its own rounds went back with it, and a participant answers no round before the last that it remembers."""
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    await restore(platform, before_all)
+    [(_, _, remembered)] = await asked_again(platform, issued)
+    async with platform.database.session(platform.store_id) as session:
+        await session.execute(text("UPDATE request SET round = 1"))
+        await session.execute(text("DELETE FROM redo"))
+        await session.execute(text("INSERT INTO restoration (taken_at) VALUES (now())"))
+    await restore(platform, before_all)
+    async with platform.database.platform_session() as session:
+        await session.execute(text("DELETE FROM restoration"))
+    [(again, verb, number)] = await asked_again(platform, issued + 1)
+    assert (again, verb) == (held, Verb.RESTRICT) and number > remembered
+
+
 async def test_an_erasure_that_is_being_checked_is_checked_after_the_restore(platform: Platform) -> None:
     """The check that said all is gone was of a database that is no more."""
     person = await platform.person()
