@@ -78,7 +78,7 @@ _HEARD = text("""
 """)
 _COMPARED = text("UPDATE returned SET compared_at = now() WHERE restoration_id = :restoration_id")
 # What an erasure took with it is not corrected or restricted again; a correction whose values went has no other end.
-# If this database was restored, others remember rounds that it does not: from then on they are counted from that moment.
+# If this database was restored, others remember rounds that it does not: they are counted from that moment on.
 _FORGOTTEN = text("""
     WITH forgotten AS (
         SELECT task.request_id, task.verb, task.store_id, task.answered_at FROM task
@@ -254,12 +254,16 @@ async def _learn(work: Work) -> None:
     """Who is erased is erased again everywhere, by a request of our own; whose data is on hold is so here too."""
     keyring = keyring_of(work.settings, work.http)
     held: set[tuple[UUID, UUID, int]] = set()
+    over: dict[tuple[UUID, UUID], int] = {}
     after: tuple[UUID, UUID, int] | None = None
     while fates := await keyring.fates(after=after):
         last = fates[-1]
         after = (last.store_id, last.subject_id, last.generation)
         held |= {(one.store_id, one.subject_id, one.generation) for one in fates if one.restricted}
+        over |= {(one.store_id, one.subject_id): one.generation for one in fates if one.erased}
         await _erase_unknown(work, [one for one in fates if one.erased])
+    # What the law keeps of somebody who was erased while they were on hold is still closed, and they are not.
+    held = {(store, subject, life) for store, subject, life in held if life > over.get((store, subject), 0)}
     async with work.database.platform_session() as session:
         known = {tuple(row) for row in await session.execute(_HELD)}
         await restrictions.restrict(session, held)

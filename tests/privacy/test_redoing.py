@@ -19,7 +19,7 @@ from libs.common.events.privacy import (
 )
 from libs.common.personal.answers import sign
 from libs.common.personal.errors import KeyDestroyed
-from libs.common.personal.keys import Erasure
+from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vocabulary import Retention
 from services.privacy import redoing, store_endings
@@ -245,6 +245,23 @@ async def test_whom_an_erasure_covered_and_its_request_does_not_name_is_erased_a
         query = "SELECT subject_id, generation, way, state FROM request WHERE subject_id IN (:before, :since)"
         again = (await session.execute(text(query), {"before": before, "since": since})).all()
     assert again == [(since, 2, "restore", "running")]
+
+
+async def test_a_restored_privacy_service_has_on_hold_whom_the_keyring_has_and_nobody_erased(
+    platform: Platform, keyring: RunningKeyring
+) -> None:
+    held, erased = await platform.person(), await platform.person()
+    lives = [Life(one.store_id, one.subject_id, 1) for one in (held, erased)]
+    for one in (held, erased):
+        await mint(keyring, "identity", one.store_id, one.subject_id, Retention.ACCOUNT)
+        await mint(keyring, "billing", one.store_id, one.subject_id, Retention.ACCOUNTING, "2026")
+    client = keyring.client("privacy")
+    await client.restrict(lives)
+    await client.destroy([Erasure(erased.store_id, erased.subject_id, 1, uuid4())])
+    await restore(platform, datetime.now(UTC), "privacy")
+    async with platform.database.session(platform.store_id) as session:
+        found = await session.scalars(text("SELECT subject_id FROM restricted_subject"))
+        assert found.all() == [held.subject_id]
 
 
 # --- Stores that have ended ------------------------------------------------------------------------------
