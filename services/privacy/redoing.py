@@ -195,12 +195,13 @@ async def _redo_at_keyring(work: Work) -> None:
             await publish_all(session, forget, store_id=store_id, source=SOURCE)
 
 
+# Of a participant that was restored twice only the newest round is answered, and that is good for those before it.
 _DONE = text("""
     UPDATE redo SET done_at = CASE WHEN given.failed THEN NULL ELSE now() END, failed = given.failed
     FROM unnest(CAST(:requests AS uuid[]), CAST(:participants AS text[]), CAST(:verbs AS text[]),
         CAST(:rounds AS bigint[]), CAST(:failures AS boolean[])) AS given (request_id, participant, verb, round, failed)
     WHERE redo.done_at IS NULL AND redo.request_id = given.request_id AND redo.participant = given.participant
-        AND redo.verb = given.verb AND redo.round = given.round
+        AND redo.verb = given.verb AND redo.round <= given.round
 """)
 
 

@@ -132,9 +132,14 @@ class Model:
     destroyed: list[Life] = field(default_factory=list[Life])
     lost: set[str] = field(default_factory=set[str])
     """People of whom a key was lost with a keyring: nothing more is told of them, but for what must never be."""
+    vague: set[str] = field(default_factory=set[str])
+    """People of whom privacy has lost a wish that another database has lost as well: the topics, as long as they are
+    kept, bring it back in any order. They are not asked to do anything more either."""
     unsure: set[str] = field(default_factory=set[str])
     """Orders that orders and billing remember differently since one of them was restored: their state is not told."""
     touched: dict[str, int] = field(default_factory=dict[str, int])
+    wishes: list[tuple[str, Request]] = field(default_factory=list[tuple[str, Request]])
+    """All that ever were, with their ids."""
     happened: int = 0
 
     # --- Keys --------------------------------------------------------------------------------------------
@@ -219,6 +224,7 @@ class Model:
         self._happens()
         wish = Request(life, right, self.happened, Key("request", life, request), value)
         self.now.privacy[request] = wish
+        self.wishes.append((request, wish))
         for service in ("keyring", *SERVICES):
             self._grant(service, wish)
         if right == "erasure":
@@ -317,6 +323,12 @@ class Model:
                 self.now.holds[name] = saved.holds[name]
         if {"orders", "billing"} & set(names):
             self.unsure |= {order for order, at in self.touched.items() if at > backup.happened}
+        if {"privacy", "keyring"} <= set(names) or set(names) & (set(SERVICES) - {"privacy"}):
+            self.vague |= {
+                wish.life.person
+                for request, wish in self.wishes
+                if wish.ended > backup.happened and request not in self.now.privacy and wish.right in _WISHES
+            }
         wishes = sorted(self.now.privacy.values(), key=lambda wish: wish.ended)
         for service in (name for name in ("keyring", *SERVICES) if name in names):
             for wish in wishes:
@@ -346,18 +358,21 @@ class Model:
         """The name of whom it is for, as it was corrected last."""
         return self._read(self.now.billing.invoices.get(invoice))
 
-    def is_on_hold(self, row: Row | None) -> bool:
-        """Whether it says so instead of the name."""
-        return row is not None and (
-            row.key in self.now.keyring.closed or (isinstance(row, Invoice) and row.waits)
-        )
+    def shows_hold(self, row: Row) -> bool | str:
+        """Whether it says that it is on hold."""
+        return ANYTHING if row.life and row.life.person in self.vague else self._is_on_hold(row)
+
+    def _is_on_hold(self, row: Row) -> bool:
+        return row.key in self.now.keyring.closed or (isinstance(row, Invoice) and row.waits)
 
     def _read(self, row: Row | None) -> str | None:
         if row is None:
             return ABSENT
-        if row.key is None or self.is_on_hold(row):
-            return None
-        return row.name if row.key in self.now.keyring.keys else UNREADABLE
+        if row.key is not None and row.key not in self.now.keyring.keys:
+            return UNREADABLE
+        if row.life and row.life.person in self.vague:
+            return ANYTHING
+        return None if row.key is None or self._is_on_hold(row) else row.name
 
     def orders_of(self, life: Life) -> list[str]:
         """What its owner sees listed."""
@@ -376,6 +391,9 @@ class Model:
         return any(
             self.now.orders[order].state == "paid" or order in self.unsure for order in self.orders_of(life)
         )
+
+
+_WISHES = frozenset({"rectification", "restriction", "restriction-lifting"})
 
 
 def _of(life: Life, rows: Mapping[Any, Any]) -> list[Any]:

@@ -117,6 +117,22 @@ async def test_what_is_found_out_twice_is_asked_once(platform: Platform) -> None
     assert await asked_again(platform, issued) == [(held, Verb.RESTRICT, 2)]
 
 
+async def test_of_a_participant_that_was_restored_twice_the_last_answer_is_good_for_both(
+    platform: Platform,
+) -> None:
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    for _ in range(2):
+        await restore(platform, before_all)
+    asked = await asked_again(platform, issued)
+    assert sorted(number for _, _, number in asked) == [2, 3]
+    # Both rounds come at once, and a participant passes over the older one.
+    await answer(platform, held, Verb.RESTRICT, 3)
+    assert await undone(platform) == 0
+
+
 async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(platform: Platform) -> None:
     before_all = datetime.now(UTC)
     person = await platform.person()
