@@ -271,6 +271,11 @@ class Chronicle:
         await bring_back(running.platform, running.databases, self.places, names, at)
         self.model.restore(saved, names)
 
+    async def forget_topics(self) -> None:
+        """As after seven days: only who asks again can bring back what was asked."""
+        self.note("the topics keep nothing any more")
+        await self.running.databases.execute("broker", "DELETE FROM record")
+
     async def crash(self, victim: str, meanwhile: Any = None) -> None:
         """SIGKILL, or for the embedded log no connection any more; something may be done before it is back."""
         self.note(f"{victim} is killed")

@@ -25,6 +25,7 @@ FOLK = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ida", "Jo", 
 TOGETHER = 4
 """People at a time; whose keys were lost with a keyring is not counted."""
 _SPARED = 0.5
+_FORGETS = 0.5
 _KEPT_OF_A_SALE = {"billing.invoice", "billing.invoice_correction"}
 _CATCHES_UP = 30.0
 """Seconds within which a process that missed that a key was closed has asked again."""
@@ -160,6 +161,8 @@ async def _restore(history: Chronicle) -> None:
         for one in _free(history)
         if (account := history.model.now.identity.get(history.model.life(one.name))) and not account.closed
     ]
+    if history.running.platform.broker == "embedded" and chance.random() < _FORGETS:
+        await history.forget_topics()
     if not {"keyring", "privacy"} & set(names):
         for person in _some(history, erasing):
             await history.ask(person, "erasure")
