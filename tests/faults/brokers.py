@@ -62,7 +62,9 @@ class EmbeddedLog:
 
     async def lag(self) -> int:
         """Over all groups, of what is kept."""
-        waiting = "SELECT count(*) FROM record JOIN assignment USING (topic, partition) WHERE position >= committed"
+        waiting = (
+            "SELECT count(*) FROM record JOIN assignment USING (topic, partition) WHERE position >= committed"
+        )
         return int(await self._databases.value("broker", waiting))
 
     async def members(self, group: str) -> int:

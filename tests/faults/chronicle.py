@@ -9,7 +9,7 @@ from typing import Any
 from deploy.local.backup import Places, backup
 from deploy.local.databases import NAMES
 from deploy.local.environment import SERVICES
-from deploy.local.shop import PASSWORD, PLATFORM_STORE, Account, Order, key, until
+from deploy.local.shop import PASSWORD, PLATFORM_STORE, Account, Order, Surprise, key, until
 from tests.faults import people
 from tests.faults.conftest import PATIENCE, Running, address, becomes
 from tests.faults.model import Backup, Life, Model
@@ -308,9 +308,9 @@ class Chronicle:
 
         try:
             await becomes(is_at_rest, "nothing to be on its way")
-        finally:
-            if any(number for what, number in last.items() if what != "told"):
-                print("on the way:", last)
+        except Surprise:
+            print("on the way:", last)
+            raise
 
     async def _renew_owner(self) -> None:
         running = self.running

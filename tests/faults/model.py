@@ -329,6 +329,8 @@ class Model:
                 for request, wish in self.wishes
                 if wish.ended > backup.happened and request not in self.now.privacy and wish.right in _WISHES
             }
+        if "billing" in names:
+            self._forget_corrections(backup)
         wishes = sorted(self.now.privacy.values(), key=lambda wish: wish.ended)
         for service in (name for name in ("keyring", *SERVICES) if name in names):
             for wish in wishes:
@@ -339,6 +341,17 @@ class Model:
         if "privacy" in names:
             self.now.holds["privacy"] = {key.life for key in self.now.keyring.closed} - set(self.destroyed)
         self.lost |= {key.life.person for key in before - self.now.keyring.keys}
+
+    def _forget_corrections(self, backup: Backup) -> None:
+        """Of what the law keeps of the erased: the values of a correction went with them, and are not noted again."""
+        since = {
+            wish.life
+            for _, wish in self.wishes
+            if wish.right == "rectification" and wish.ended > backup.happened and wish.life in self.destroyed
+        }
+        for invoice in self.now.billing.invoices.values():
+            if invoice.life in since and invoice.name is not None:
+                invoice.name = ANYTHING
 
     # --- What can be read --------------------------------------------------------------------------------
 
