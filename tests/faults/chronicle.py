@@ -269,7 +269,8 @@ class Chronicle:
             one.counted = None
         running = self.running
         await bring_back(running.platform, running.databases, self.places, names, at)
-        self.model.restore(saved, names)
+        erasing = [one.person.name for one in self.asked if one.right == "erasure"]
+        self.model.restore(saved, names, erasing)
 
     async def forget_topics(self) -> None:
         """As after seven days: only who asks again can bring back what was asked."""

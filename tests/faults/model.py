@@ -313,8 +313,10 @@ class Model:
         """Every database as it is."""
         return Backup(deepcopy(self.now), self.happened)
 
-    def restore(self, backup: Backup, names: Collection[str]) -> None:
-        """These databases are as they were; then what was asked since is asked again."""
+    def restore(self, backup: Backup, names: Collection[str], erasing: Collection[str] = ()) -> None:
+        """These databases are as they were; then what was asked since is asked again. `erasing` are people whose
+        erasure is under way."""
+        over = {*self.destroyed, *map(self.life, erasing)}
         before = self.now.keyring.keys
         saved = deepcopy(backup.databases)
         for name in names:
@@ -330,8 +332,9 @@ class Model:
                 if wish.ended > backup.happened and request not in self.now.privacy and wish.right in _WISHES
             }
         if "billing" in names:
-            self._forget_corrections(backup)
-        wishes = sorted(self.now.privacy.values(), key=lambda wish: wish.ended)
+            self._forget_corrections(backup, over)
+        known = [wish for wish in self.now.privacy.values() if wish.life not in over]
+        wishes = sorted(known, key=lambda wish: wish.ended)
         for service in (name for name in ("keyring", *SERVICES) if name in names):
             for wish in wishes:
                 self._grant(service, wish)
@@ -342,12 +345,12 @@ class Model:
             self.now.holds["privacy"] = {key.life for key in self.now.keyring.closed} - set(self.destroyed)
         self.lost |= {key.life.person for key in before - self.now.keyring.keys}
 
-    def _forget_corrections(self, backup: Backup) -> None:
+    def _forget_corrections(self, backup: Backup, over: Collection[Life]) -> None:
         """Of what the law keeps of the erased: the values of a correction went with them, and are not noted again."""
         since = {
             wish.life
             for _, wish in self.wishes
-            if wish.right == "rectification" and wish.ended > backup.happened and wish.life in self.destroyed
+            if wish.right == "rectification" and wish.ended > backup.happened and wish.life in over
         }
         for invoice in self.now.billing.invoices.values():
             if invoice.life in since and invoice.name is not None:
