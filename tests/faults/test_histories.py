@@ -24,6 +24,11 @@ SEED = 20_260_105
 FOLK = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ida", "Jo", "Kim", "Lou", "Mia", "Noa")
 TOGETHER = 4
 """People at a time; whose keys were lost with a keyring is not counted."""
+_DISASTERS_ON = {
+    "embedded": ("crash", "restore", "crash", "restore", "restore"),
+    "kafka": ("crash", "restore", "restore"),
+}
+"""Between two backups and after them. To find out that Kafka is at rest takes a while."""
 _SPARED = 0.5
 _FORGETS = 0.5
 _KEPT_OF_A_SALE = {"billing.invoice", "billing.invoice_correction"}
@@ -48,14 +53,13 @@ async def test_any_history_reads_as_a_plain_model_says(alone: Running, tmp_path:
     history = Chronicle(alone, places, chance)
     for name in FOLK[:TOGETHER]:
         await history.arrive(name)
-    disasters = ["crash", "restore", "crash", "restore", "restore"]
-    chance.shuffle(disasters)
+    disasters = _DISASTERS_ON[alone.platform.broker]
+    disasters = chance.sample(disasters, len(disasters))
     for disaster in ["save", *disasters[:2], "save", *disasters[2:]]:
         for _ in range(chance.randint(3, 5)):
             await step(history)
         await _DISASTERS[disaster](history)
         await compare(history)
-    await compare(history)
 
 
 # --- What comes next -------------------------------------------------------------------------------------
