@@ -78,6 +78,7 @@ _HEARD = text("""
 """)
 _COMPARED = text("UPDATE returned SET compared_at = now() WHERE restoration_id = :restoration_id")
 # What an erasure took with it is not corrected or restricted again; a correction whose values went has no other end.
+# If this database was restored, others remember rounds that it does not: they are counted from that moment on.
 _FORGOTTEN = text("""
     WITH forgotten AS (
         SELECT task.request_id, task.verb, task.store_id, task.answered_at FROM task
@@ -94,7 +95,9 @@ _FORGOTTEN = text("""
                 SELECT FROM redo WHERE (redo.restoration_id, redo.request_id, redo.verb)
                     = (:restoration_id, task.request_id, task.verb))
     ), raised AS (
-        UPDATE request SET round = round + 1 FROM (SELECT DISTINCT request_id FROM forgotten) AS again
+        UPDATE request SET round = greatest(round + 1,
+            (SELECT CAST(extract(epoch FROM max(restored_at)) AS bigint) FROM restoration))
+        FROM (SELECT DISTINCT request_id FROM forgotten) AS again
         WHERE request.id = again.request_id RETURNING request.id, round
     )
     INSERT INTO redo (restoration_id, request_id, verb, participant, store_id, round, answered_at)
@@ -192,12 +195,13 @@ async def _redo_at_keyring(work: Work) -> None:
             await publish_all(session, forget, store_id=store_id, source=SOURCE)
 
 
+# Of a participant that was restored twice only the newest round is answered, and that is good for those before it.
 _DONE = text("""
     UPDATE redo SET done_at = CASE WHEN given.failed THEN NULL ELSE now() END, failed = given.failed
     FROM unnest(CAST(:requests AS uuid[]), CAST(:participants AS text[]), CAST(:verbs AS text[]),
         CAST(:rounds AS bigint[]), CAST(:failures AS boolean[])) AS given (request_id, participant, verb, round, failed)
     WHERE redo.done_at IS NULL AND redo.request_id = given.request_id AND redo.participant = given.participant
-        AND redo.verb = given.verb AND redo.round = given.round
+        AND redo.verb = given.verb AND redo.round <= given.round
 """)
 
 
@@ -251,12 +255,16 @@ async def _learn(work: Work) -> None:
     """Who is erased is erased again everywhere, by a request of our own; whose data is on hold is so here too."""
     keyring = keyring_of(work.settings, work.http)
     held: set[tuple[UUID, UUID, int]] = set()
+    over: dict[tuple[UUID, UUID], int] = {}
     after: tuple[UUID, UUID, int] | None = None
     while fates := await keyring.fates(after=after):
         last = fates[-1]
         after = (last.store_id, last.subject_id, last.generation)
         held |= {(one.store_id, one.subject_id, one.generation) for one in fates if one.restricted}
+        over |= {(one.store_id, one.subject_id): one.generation for one in fates if one.erased}
         await _erase_unknown(work, [one for one in fates if one.erased])
+    # What the law keeps of somebody who was erased while they were on hold is still closed, and they are not.
+    held = {(store, subject, life) for store, subject, life in held if life > over.get((store, subject), 0)}
     async with work.database.platform_session() as session:
         known = {tuple(row) for row in await session.execute(_HELD)}
         await restrictions.restrict(session, held)

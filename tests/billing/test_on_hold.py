@@ -89,6 +89,10 @@ async def test_no_route_fails_for_a_person_on_hold(shop: Shop) -> None:
 
 
 async def rectify(shop: Shop, subject_id: UUID, **corrections: Any) -> Any:
+    return await done(shop, await asked(shop, subject_id, **corrections))
+
+
+async def asked(shop: Shop, subject_id: UUID, **corrections: Any) -> TaskIssued:
     request_id = uuid4()
     proposal = Proposal(
         corrections=tuple(
@@ -98,12 +102,15 @@ async def rectify(shop: Shop, subject_id: UUID, **corrections: Any) -> Any:
     sealed = await shop.keyring.vault("privacy").seal(
         proposal, store_id=shop.id, subject_id=subject_id, bucket=str(request_id)
     )
-    task = TaskIssued(
+    return TaskIssued(
         request_id=request_id, verb=Verb.RECTIFY, subject_id=subject_id, generation=1, proposal=sealed.box
     )
+
+
+async def done(shop: Shop, task: TaskIssued) -> Any:
     await shop.hears(task)
     await PARTICIPANT.rectify(shop.work)
-    return await answer_to(shop, request_id)
+    return await answer_to(shop, task.request_id)
 
 
 async def test_an_invoice_is_not_rewritten_and_shows_its_correction(shop: Shop) -> None:
@@ -125,6 +132,19 @@ async def test_an_invoice_is_not_rewritten_and_shows_its_correction(shop: Shop) 
     assert other.status_code == 404
     tables = [one["table"] for one in await exported(shop, order.subject_id)]
     assert sorted(tables) == ["invoice", "invoice_correction", "receivable"]
+
+
+async def test_of_corrections_that_are_done_again_the_last_one_is_the_last_word(shop: Shop) -> None:
+    """After a restore the topics bring them back in any order, and then they are asked for in the right one."""
+    order = await shop.open_order()
+    booked = (await shop.pay(order)).json()
+    first, last = [await asked(shop, order.subject_id, NAME=f"Canary {name}") for name in ("First", "Last")]
+    await done(shop, last)
+    await done(shop, first)
+    for again in (first, last):
+        await done(shop, again.model_copy(update={"round": 2}))
+    shown = [one["name"] for one in (await invoice_of(shop, booked))["corrections"]]
+    assert shown == ["Canary First", "Canary Last"]
 
 
 async def test_corrections_are_kept_as_long_as_their_invoice_and_read_like_it(shop: Shop) -> None:

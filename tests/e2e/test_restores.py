@@ -26,6 +26,7 @@ from deploy.local.restore import restore
 from deploy.local.shop import PASSWORD, Account, Order, Shop, key, until
 from tests.faults.databases import Databases
 from tests.faults.people import Life
+from tests.faults.restoring import bring_back
 
 _WRONG, _RIGHT = "Canary Mispelt", "Canary Correct"
 _PATIENCE = 90.0
@@ -77,20 +78,7 @@ class Town:
 
     async def go_back(self, *names: str) -> None:
         """Restore these databases from before everything, with whatever uses them stopped and started again."""
-        stopped = [self.platform.processes[name] for name in _users(names)]
-        await asyncio.gather(*(process.stop() for process in stopped))
-        await self.databases.close()
-        self.databases = Databases(self.platform.postgres)
-        with pytest.MonkeyPatch.context() as environment:
-            for name in NAMES:
-                for kind in ("DATABASE_URL", "MIGRATION_DATABASE_URL"):
-                    variable = f"{name.upper()}_{kind}"
-                    environment.setenv(variable, self.platform.environment[variable])
-            said: list[str] = []
-            assert await restore(self.platform.data, self.places, names, self.saved, say=said.append), said
-        for process in stopped:
-            await process.start()
-        await self.platform.ready()
+        await bring_back(self.platform, self.databases, self.places, names, self.saved)
         returned = [name for name in names if name in SERVICES or name == "keyring"]
         await until(lambda: self._has_caught_up(returned), f"{names} to have caught up", _PATIENCE)
 
@@ -189,15 +177,6 @@ class Town:
         """Of the store's owner."""
         self.merchant = await self.shop.sign_in(self.merchant.email)
         return (await self.shop.act_at(self.merchant, self.store_id)).headers
-
-
-def _users(names: Sequence[str]) -> list[str]:
-    """The processes that use these databases; the privacy worker asks at its start whether the keyring was restored."""
-    workers = set(SERVICES) if "broker" in names else {name for name in names if name in SERVICES}
-    found = {f"{service}-worker" for service in workers | {"privacy"}}
-    if {"keyring", "destructions"} & set(names):
-        found.add("keyring")
-    return sorted(found | {"gateway"}, key=lambda name: (name != "keyring", name))
 
 
 @asynccontextmanager

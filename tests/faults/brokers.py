@@ -61,9 +61,11 @@ class EmbeddedLog:
         await self._databases.execute("broker", "UPDATE assignment SET committed = 0")
 
     async def lag(self) -> int:
-        """Over all groups."""
-        waiting = "SELECT sum(next_offset - committed) FROM assignment JOIN topic_partition USING (topic, partition)"
-        return int(await self._databases.value("broker", waiting) or 0)
+        """Over all groups, of what is kept."""
+        waiting = (
+            "SELECT count(*) FROM record JOIN assignment USING (topic, partition) WHERE position >= committed"
+        )
+        return int(await self._databases.value("broker", waiting))
 
     async def members(self, group: str) -> int:
         """Those that hold a partition."""

@@ -4,7 +4,8 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,7 @@ class Running:
 
         return await until(attempt, f"{method} {path} to succeed", PATIENCE)
 
-    async def buy(
-        self, email: str = "", *, variant: str = "", headers: dict[str, str] | None = None
-    ) -> Order:
+    async def buy(self, email: str = "", *, variant: str = "", name: str = "A guest") -> Order:
         """A guest's order of one piece; every command is sent until it is acknowledged."""
         store = self.owner.store_id
         carts = f"/orders/v1/stores/{store}/carts"
@@ -136,7 +135,7 @@ class Running:
         secret = {"Cart-Secret": cart["secret"]}
         line = f"{carts}/{cart['id']}/lines/{variant or self.variant}"
         await self.persist("PUT", line, json={"quantity": 1}, headers=secret)
-        body = checkout_body(cart["id"], email or address("guest"))
+        body = checkout_body(cart["id"], email or address("guest"), name)
         headers = secret | key()
         path = f"/orders/v1/stores/{store}/orders"
         return self.acknowledge((await self.persist("POST", path, json=body, headers=headers)).json())
@@ -152,10 +151,10 @@ class Running:
         path = f"/orders/v1/stores/{order.store_id}/orders/{order.id}/cancel"
         await self.persist("POST", path, headers={"Order-Secret": order.secret})
 
-    async def ask(self, person: Account, right: str) -> dict[str, Any]:
+    async def ask(self, person: Account, right: str, **more: Any) -> dict[str, Any]:
         """Open a request."""
         path = f"/privacy/v1/stores/{person.store_id}/requests"
-        body = {"right": right, "email": person.email}
+        body = {"right": right, "email": person.email, **more}
         return (await self.persist("POST", path, json=body, headers=person.headers | key())).json()
 
     async def let_pass(self, right: str, how: str) -> None:
@@ -241,10 +240,10 @@ def address(who: str) -> str:
     return f"{who}-{uuid4().hex}@vitrine.example"
 
 
-def checkout_body(cart_id: str, email: str) -> dict[str, Any]:
+def checkout_body(cart_id: str, email: str, name: str = "A guest") -> dict[str, Any]:
     """What a guest fills in."""
     where = {"line1": "1 rue de la Panne", "postcode": "75001", "city": "Paris", "country": "FR"}
-    contact = {"name": "A guest", "email": email, "address": where}
+    contact = {"name": name, "email": email, "address": where}
     return {"cart_id": cart_id, "contact": contact, "payment_method": "bank_transfer"}
 
 
@@ -273,12 +272,13 @@ async def becomes(condition: Callable[[], object], what: str, within: float = PA
     await until(look, what, within)
 
 
-@pytest.fixture(scope="session", params=["embedded", "kafka"])
-async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+@asynccontextmanager
+async def running_on(broker: str) -> AsyncGenerator[Running]:
+    """A platform of its own, its workers in a hurry."""
     folder = Path(tempfile.mkdtemp(prefix="vitrine-faults-"))
     try:
         async with (
-            Platform(folder, broker=request.param, fast=True) as platform,
+            Platform(folder, broker=broker, fast=True) as platform,
             httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
         ):
             databases = Databases(platform.postgres)
@@ -301,6 +301,12 @@ async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
             await databases.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", params=["embedded", "kafka"])
+async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    async with running_on(request.param) as running:
+        yield running
 
 
 @pytest.fixture

@@ -41,9 +41,10 @@ class Databases:
             return False
 
     async def close(self) -> None:
-        """Let every connection go."""
+        """Let every connection go. Whoever asks again makes new ones."""
         for pool in self._pools.values():
             pool.terminate()
+        self._pools.clear()
 
     async def _pool(self, service: str) -> Any:
         if service not in self._pools:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 from uuid import UUID
 
-from deploy.local.databases import app_role
+from deploy.local.databases import OWNER, app_role
 from deploy.local.environment import SERVICES
 from tests.faults.databases import Databases
 
@@ -107,7 +107,7 @@ async def witness(databases: Databases) -> None:
         await databases.execute(
             service,
             "CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY, event_id uuid NOT NULL);"
-            f"GRANT INSERT ON effect TO {app_role(service)}",
+            f"ALTER TABLE effect OWNER TO {OWNER}; GRANT INSERT ON effect TO {app_role(service)}",
         )
 
 

@@ -19,7 +19,7 @@ from libs.common.events.privacy import (
 )
 from libs.common.personal.answers import sign
 from libs.common.personal.errors import KeyDestroyed
-from libs.common.personal.keys import Erasure
+from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vocabulary import Retention
 from services.privacy import redoing, store_endings
@@ -117,6 +117,22 @@ async def test_what_is_found_out_twice_is_asked_once(platform: Platform) -> None
     assert await asked_again(platform, issued) == [(held, Verb.RESTRICT, 2)]
 
 
+async def test_of_a_participant_that_was_restored_twice_the_last_answer_is_good_for_both(
+    platform: Platform,
+) -> None:
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    for _ in range(2):
+        await restore(platform, before_all)
+    asked = await asked_again(platform, issued)
+    assert sorted(number for _, _, number in asked) == [2, 3]
+    # Both rounds come at once, and a participant passes over the older one.
+    await answer(platform, held, Verb.RESTRICT, 3)
+    assert await undone(platform) == 0
+
+
 async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(platform: Platform) -> None:
     before_all = datetime.now(UTC)
     person = await platform.person()
@@ -132,6 +148,25 @@ async def test_what_cannot_be_done_is_tried_again_and_nothing_waits_behind_it(pl
     await make_due(platform)
     again = await asked_again(platform, issued + 1)
     assert set(again) == {(held, Verb.RESTRICT, 2), (lifted, Verb.LIFT_RESTRICTION, 2)}
+
+
+async def test_a_restored_privacy_service_asks_in_rounds_that_nobody_has_heard_of(platform: Platform) -> None:
+    """Its own rounds went back with it, and a participant answers no round before the last that it remembers."""
+    before_all = datetime.now(UTC)
+    person = await platform.person()
+    held = await complete(platform, person, "restriction", Verb.RESTRICT)
+    issued = len(await platform.published(TaskIssued))
+    await restore(platform, before_all)
+    [(_, _, remembered)] = await asked_again(platform, issued)
+    async with platform.database.session(platform.store_id) as session:
+        await session.execute(text("UPDATE request SET round = 1"))
+        await session.execute(text("DELETE FROM redo"))
+        await session.execute(text("INSERT INTO restoration (taken_at) VALUES (now())"))
+    await restore(platform, before_all)
+    async with platform.database.platform_session() as session:
+        await session.execute(text("DELETE FROM restoration"))
+    [(again, verb, number)] = await asked_again(platform, issued + 1)
+    assert (again, verb) == (held, Verb.RESTRICT) and number > remembered
 
 
 async def test_an_erasure_that_is_being_checked_is_checked_after_the_restore(platform: Platform) -> None:
@@ -226,6 +261,23 @@ async def test_whom_an_erasure_covered_and_its_request_does_not_name_is_erased_a
         query = "SELECT subject_id, generation, way, state FROM request WHERE subject_id IN (:before, :since)"
         again = (await session.execute(text(query), {"before": before, "since": since})).all()
     assert again == [(since, 2, "restore", "running")]
+
+
+async def test_a_restored_privacy_service_has_on_hold_whom_the_keyring_has_and_nobody_erased(
+    platform: Platform, keyring: RunningKeyring
+) -> None:
+    held, erased = await platform.person(), await platform.person()
+    lives = [Life(one.store_id, one.subject_id, 1) for one in (held, erased)]
+    for one in (held, erased):
+        await mint(keyring, "identity", one.store_id, one.subject_id, Retention.ACCOUNT)
+        await mint(keyring, "billing", one.store_id, one.subject_id, Retention.ACCOUNTING, "2026")
+    client = keyring.client("privacy")
+    await client.restrict(lives)
+    await client.destroy([Erasure(erased.store_id, erased.subject_id, 1, uuid4())])
+    await restore(platform, datetime.now(UTC), "privacy")
+    async with platform.database.session(platform.store_id) as session:
+        found = await session.scalars(text("SELECT subject_id FROM restricted_subject"))
+        assert found.all() == [held.subject_id]
 
 
 # --- Stores that have ended ------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from sqlalchemy import Row, UniqueConstraint, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Row, UniqueConstraint, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -196,11 +195,15 @@ async def _write(
 async def _put_beside(
     session: AsyncSession, holding: Holding, asked: Asked, row: Row[Any], columns: Mapping[str, Any]
 ) -> None:
+    """A correction that is done again, after a restore, is the last one again: it is a new row."""
     beside = holding.beside
     assert beside is not None, "only what is not rewritten has a place beside it"  # noqa: S101
     bucket = {holding.bucket: row.bucket} if holding.bucket else {}
     values = {**asked._asdict(), beside.by: row.id, **bucket, **columns}
-    await session.execute(insert(beside.sql).values(values).on_conflict_do_nothing())
+    table = beside.sql
+    same = (table.c.request_id == asked.request_id, table.c[beside.by] == row.id)
+    await session.execute(delete(table).where(*same))
+    await session.execute(insert(table).values(values))
 
 
 # --- Models ----------------------------------------------------------------------------------------------

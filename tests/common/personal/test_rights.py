@@ -163,6 +163,15 @@ async def test_of_several_words_about_one_person_the_last_counts_also_in_one_bat
     assert await restricted(made_shop) == [other]
 
 
+async def test_who_is_erased_is_put_on_hold_no_more(made_shop: Shop) -> None:
+    """As when a restriction from before is asked for again after a restore."""
+    erased, other = uuid4(), uuid4()
+    await made_shop.ask(task(Verb.ERASE, erased))
+    [answer, _] = await made_shop.ask(task(Verb.RESTRICT, erased), task(Verb.RESTRICT, other))
+    assert answer.outcome is Outcome.NOTHING_HELD
+    assert await restricted(made_shop) == [other]
+
+
 async def test_an_old_word_that_comes_again_changes_nothing(made_shop: Shop) -> None:
     somebody = uuid4()
     restrict, lift = task(Verb.RESTRICT, somebody), task(Verb.LIFT_RESTRICTION, somebody)

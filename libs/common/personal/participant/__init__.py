@@ -366,9 +366,11 @@ class Participant(Part):
     async def _hold_or_release(
         self, session: AsyncSession, tasks: Sequence[TaskIssued], batch: Sequence[Asked]
     ) -> list[TaskAnswered]:
-        """Note who is on hold; of several tasks for one person the last one counts."""
+        """Note who is on hold; of several tasks for one person the last one counts, and who is erased is not noted."""
         store_id = batch[0].store_id
-        last = {person: task.verb for task in tasks for person in _people(task)}
+        asked = {(store_id, one.subject_id, one.generation) for one in batch}
+        over = {Person(subject, last) for _, subject, last in await erased_among(session, asked)}
+        last = {person: task.verb for task in tasks for person in _people(task) if person not in over}
         held = [person for person, verb in last.items() if verb is Verb.RESTRICT]
         released = [person for person, verb in last.items() if verb is Verb.LIFT_RESTRICTION]
         await restrictions.restrict(session, [(store_id, one.subject_id, one.generation) for one in held])
