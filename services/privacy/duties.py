@@ -12,7 +12,7 @@ from libs.common.outbox import publish_all
 from libs.common.telemetry import continuing, is_kept, meter
 from libs.common.worker import Work
 from services.privacy.domain.rights import Right
-from services.privacy.domain.states import FIRST_PAUSE, LONGEST_PAUSE, OPEN
+from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, OPEN
 from services.privacy.engine.tasks import COLUMNS, SOURCE, task, traces_of
 
 _ISSUED_AGAIN_AT_ONCE = 50
@@ -103,9 +103,14 @@ _COUNT_OPEN = text("""
     SELECT claim, state, count(*) AS number, extract(epoch FROM now() - min(opened_at))::float8 AS age
     FROM request WHERE state NOT IN ('completed', 'refused', 'cancelled') GROUP BY claim, state
 """)
+# The keyring announces nothing and answers all the same.
 _COUNT_WAITING = text("""
     SELECT name AS participant, count(task.request_id) AS number
-    FROM (SELECT name FROM participant UNION SELECT participant FROM task WHERE next_issue_at IS NOT NULL) AS known
+    FROM (
+        SELECT name FROM participant
+        UNION SELECT :keyring
+        UNION SELECT participant FROM task WHERE next_issue_at IS NOT NULL
+    ) AS known
     LEFT JOIN task ON task.participant = known.name AND next_issue_at IS NOT NULL
     GROUP BY name
 """)
@@ -121,6 +126,6 @@ async def measure(work: Work) -> int:
             row = found.get((right, state))
             _open.set(row.number if row else 0, {"right": right, "state": state})
             _age.set(row.age if row else 0, {"right": right, "state": state})
-        for row in await session.execute(_COUNT_WAITING):
+        for row in await session.execute(_COUNT_WAITING, {"keyring": KEYRING}):
             _waiting.set(row.number, {"participant": row.participant})
     return 0
