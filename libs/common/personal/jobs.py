@@ -133,9 +133,9 @@ async def save(session: AsyncSession, store_id: UUID, answers: Sequence[TaskAnsw
 _NOTE = """
     INSERT INTO participant_job AS job
         (request_id, verb, store_id, round, subject_id, generation, traceparent, portable, proposal,
-         purpose, category, retired, also, next_try_at)
+         purpose, category, retired, also, issued_at, next_try_at)
     SELECT request_id, verb, $1, round, subject_id, generation, traceparent, portable, proposal,
-        purpose, category, CAST(retired AS uuid[]), CAST(also AS jsonb), now()
+        purpose, category, CAST(retired AS uuid[]), CAST(also AS jsonb), clock_timestamp(), now()
     FROM unnest($2::uuid[], $3::text[], $4::bigint[], $5::uuid[], $6::bigint[], $7::text[], $8::boolean[], $9::bytea[],
             $10::text[], $11::text[], $12::text[], $13::text[])
         AS task (request_id, verb, round, subject_id, generation, traceparent, portable, proposal,
@@ -207,11 +207,18 @@ class UnderWay(Protocol):
     def round(self) -> int: ...  # noqa: D102
 
 
+# Of two corrections of one person the one that came last is the last word, so it waits for the first.
 _CLAIM = Query("""
     UPDATE participant_job SET next_try_at = now() + make_interval(secs => :lease), attempts = attempts + 1
     WHERE (request_id, verb) IN (
-        SELECT request_id, verb FROM participant_job
+        SELECT request_id, verb FROM participant_job AS job
         WHERE answer IS NULL AND next_try_at <= now() AND verb = ANY(CAST(:verbs AS text[]))
+            AND (verb <> 'rectify' OR NOT EXISTS (
+                SELECT FROM participant_job AS earlier
+                WHERE earlier.verb = 'rectify' AND earlier.answer IS NULL AND earlier.store_id = job.store_id
+                    AND (earlier.subject_id = job.subject_id OR earlier.also
+                        @> jsonb_build_array(jsonb_build_object('subject_id', job.subject_id)))
+                    AND (earlier.issued_at, earlier.request_id) < (job.issued_at, job.request_id)))
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     RETURNING request_id, verb, store_id, subject_id, generation, round, traceparent, portable, proposal,
         purpose, category, retired, also

@@ -145,8 +145,9 @@ async def correct(
     async with database.session(asked.store_id) as reading:
         for holding in _concerned(holdings, verdict.corrections):
             async for page in pages(reading, vault, holding, asked):
+                before = await _corrected_before(reading, holding, [row for row, _ in page])
                 changes = [
-                    (row, opened, await _change(vault, holding, row, opened, verdict.corrections))
+                    (row, opened, await _change(vault, holding, (row, opened), verdict.corrections, before))
                     for row, opened in page
                 ]
                 try:
@@ -156,19 +157,28 @@ async def correct(
                     raise Moved from None
 
 
+async def _corrected_before(session: AsyncSession, holding: Holding, rows: Iterable[Row[Any]]) -> set[Any]:
+    """The rows that have a correction beside them, which the next one may take back."""
+    if holding.beside is None:
+        return set()
+    of = holding.beside.sql.c[holding.beside.by]
+    return set((await session.scalars(select(of).where(of.in_([row.id for row in rows])))).all())
+
+
 async def _change(
     vault: Vault,
     holding: Holding,
-    row: Row[Any],
-    opened: Opened[PersonalData],
+    met: tuple[Row[Any], Opened[PersonalData]],
     corrections: Mapping[Category, Any],
+    before: set[Any],
 ) -> dict[str, Any]:
-    """The columns that change and what they change to; empty when the box says so already."""
+    """The columns that change and what they change to; empty when the box says so already, and nothing beside it."""
+    row, opened = met
     places = _places_of(holding, corrections)
     new = _corrected(opened.data, {category: corrections[category] for category in places})
     if new is None:
         raise Unreadable("corrections-contradict")
-    if new == opened.data:
+    if new == opened.data and not (holding.beside is not None and row.id in before):
         return {}
     if holding.beside is not None:
         fields = {place.path[0] for found in places.values() for place in found}

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text
 
+from libs.common.events import privacy
 from libs.common.events.privacy import (
     ExportChunk,
     KeysChanged,
@@ -375,6 +376,42 @@ async def test_what_was_issued_is_not_rewritten_and_gets_a_correction_beside_it(
     assert exported.counts == {"invoice": 1, "invoice_correction": 1}
     names = [one["data"]["name"] for one in await made_shop.open(somebody, chunk)]
     assert names == ["Canary", "Canary, née Canari"]
+
+
+async def test_a_correction_that_takes_one_back_is_beside_it_too(made_shop: Shop) -> None:
+    somebody = uuid4()
+    await made_shop.invoice(somebody)
+    names = ("Canary", "Canary, née Canari", "Canary")
+    _, second, third = [(await made_shop.rectify(somebody, NAME=name))[0].request_id for name in names]
+    async with made_shop.database.session(made_shop.store_id) as session:
+        requests = (await session.scalars(select(InvoiceCorrection.request_id))).all()
+    beside = await made_shop.opened(InvoiceCorrection, "box")
+    said = {request: one.name for request, one in zip(requests, beside, strict=True)}
+    assert said == {second: names[1], third: names[2]}, "the first says what was issued"
+
+
+@pytest.mark.parametrize("by_another_address", [False, True])
+async def test_of_two_corrections_that_wait_together_the_last_one_is_the_last_word(
+    made_shop: Shop, by_another_address: bool
+) -> None:
+    for _ in range(4):
+        somebody, alias = uuid4(), uuid4()
+        await made_shop.purchase(somebody, name="Canari")
+        first, last = task(Verb.RECTIFY, somebody), task(Verb.RECTIFY, somebody)
+        if by_another_address:
+            also = [privacy.Life(subject_id=somebody, generation=1)]
+            first = part_of(Verb.RECTIFY, alias, also=also)
+        await made_shop.ask(
+            *[
+                one.model_copy(
+                    update={"proposal": await made_shop.proposal(one.subject_id, one.request_id, NAME=name)}
+                )
+                for one, name in ((first, "Canaria"), (last, "Canary"))
+            ]
+        )
+    while await made_shop.participant.rectify(made_shop.work):
+        pass
+    assert {one.name for one in await made_shop.opened(Purchase)} == {"Canary"}
 
 
 async def test_what_is_on_hold_is_corrected_and_stays_on_hold(made_shop: Shop) -> None:

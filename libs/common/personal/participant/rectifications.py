@@ -16,12 +16,12 @@ from libs.common.worker import Work
 
 
 async def rectify(part: Part, work: Work) -> int:
-    """Correct what is to be corrected, or say what would be. Returns 0 unless more are waiting."""
+    """Correct what is to be corrected, or say what would be. Returns how much there was: more may wait for it."""
     claimed = await jobs.claim(work.database, [Verb.RECTIFY, Verb.PREVIEW])
     for job in claimed:
         with continuing({str(job.asked.request_id): job.traceparent}):
             await _rectify(part, work, job)
-    return len(claimed) // jobs.AT_ONCE
+    return len(claimed)
 
 
 async def _rectify(part: Part, work: Work, job: Job) -> None:
