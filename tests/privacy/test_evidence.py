@@ -563,6 +563,18 @@ async def test_what_a_log_has_not_is_said_in_words(platform: Platform) -> None:
     assert nowhere.status_code == 404
 
 
+async def test_a_log_that_was_cut_short_proves_nothing_and_says_so(platform: Platform, hostile: Any) -> None:
+    await knows_the_store(platform)
+    await noted(platform, (uuid4(), 1), (uuid4(), 2))
+    await place(platform)
+    [leaf, _] = (await platform.client.get(f"{platform.path}/evidence/leaves")).json()["items"]
+    await hostile.execute("DELETE FROM evidence_leaf WHERE store_id = $1 AND index = 1", platform.store_id)
+    answer = await platform.client.get(f"{platform.path}/evidence/inclusion?leaf={leaf}")
+    assert (answer.status_code, answer.json()["type"]) == (410, "/problems/log-cut-short")
+    head = (await platform.client.get(f"{platform.path}/evidence/head")).json()
+    assert head["size"] == 2
+
+
 async def test_who_asks_too_often_waits(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     await knows_the_store(platform)
     settings = platform.app.state.settings

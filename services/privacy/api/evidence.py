@@ -65,7 +65,7 @@ async def _counted(
     await throttle.count_or_refuse(database, store_id, [bound], at)
 
 
-_PUBLIC: Any = {"dependencies": [Depends(_counted)], "responses": refusals(404, 429)}
+_PUBLIC: Any = {"dependencies": [Depends(_counted)], "responses": refusals(404, 410, 429)}
 
 
 @router.get("/stores/{store_id}/evidence/head", **_PUBLIC)

@@ -1,6 +1,6 @@
 """What a caller of the privacy service can meet."""
 
-from libs.common.errors import Conflict, Forbidden, NotFound, Unprocessable
+from libs.common.errors import Conflict, Forbidden, Gone, NotFound, Unprocessable
 
 
 class AddressNotOfAccount(Unprocessable):
@@ -166,6 +166,14 @@ class NotInLog(NotFound):
     slug = "not-in-log"
     title = "The log has no such thing"
     detail = "Ask for the newest head, and for leaves and sizes up to it."
+
+
+class LogCutShort(Gone):
+    """410: the log lacks entries that its own signed heads count. Whoever keeps such a head can show that."""
+
+    slug = "log-cut-short"
+    title = "The log is shorter than it was"
+    detail = "Keep the heads that you have: they show that entries are missing. Tell the store."
 
 
 class NotCertified(NotFound):

@@ -8,7 +8,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Database, fetch
-from services.privacy.domain.problems import NotInLog
+from services.privacy.domain.problems import LogCutShort, NotInLog
 from vitrine import merkle
 from vitrine.merkle import Span, Subtree
 
@@ -20,9 +20,11 @@ _HASHES = """
 
 
 async def hashes_of(session: AsyncSession, store_id: UUID, subtrees: Sequence[Subtree]) -> list[bytes]:
-    """The hashes of perfect subtrees, by the rows of the leaves that complete them."""
+    """The hashes of perfect subtrees, by the rows of the leaves that complete them. Raises LogCutShort."""
     places = sorted({one.completed_by for one in subtrees})
     rows = {row.index: row for row in await fetch(session, _HASHES, store_id, places)} if places else {}
+    if len(rows) < len(places):
+        raise LogCutShort
     return [_hash(rows[one.completed_by], one.level) for one in subtrees]
 
 
