@@ -1,6 +1,6 @@
 """What a service does at the end of a store: its rows go, in bounded batches, and what stays is named.
 
-    ENDINGS = Endings(service="billing", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
+    ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
     HANDLERS = {**ENDINGS.handlers, ...}
     DUTIES = [*ENDINGS.duties, ...]
 
@@ -22,7 +22,9 @@ from libs.common.events import Received
 from libs.common.events.privacy import KeptOfStore, StoreCleaned, StoreKeysDestroyed
 from libs.common.inbox import Handlers
 from libs.common.outbox import publish
+from libs.common.personal.answers import sign
 from libs.common.personal.holdings import Holding, OnErase
+from libs.common.personal.participant import Participant
 from libs.common.personal.vault import announce_store
 from libs.common.personal.vocabulary import Bucket, Retention
 from libs.common.tables import METADATA
@@ -52,20 +54,20 @@ MACHINERY: Mapping[str, str] = {
 
 
 class Endings:
-    """One service's part in the end of stores.
+    """One participant's part in the end of stores.
 
     `kept` names the tables that stay beside those whose boxes the law keeps, and on what ground.
     """
 
     def __init__(
         self,
+        participant: Participant,
         *,
-        service: str,
         metadata: MetaData,
         holdings: Iterable[Holding] = (),
         kept: Mapping[str, str] | None = None,
     ) -> None:
-        self._service = service
+        self._participant = participant
         self._by_law = [one for one in holdings if one.kept_by_law]
         self.kept: Mapping[str, str] = {
             **MACHINERY,
@@ -117,7 +119,7 @@ class Endings:
         else:
             await fetch(session, _DONE, store_id, now)
             await self._say(session, store_id)
-            logger.info("what an ended store left is removed", extra={"service": self._service})
+            logger.info("what an ended store left is removed", extra={"service": self._participant.service})
 
     async def _remove(self, session: AsyncSession, store_id: UUID) -> int:
         removed = 0
@@ -137,14 +139,15 @@ class Endings:
     async def _say(self, session: AsyncSession, store_id: UUID) -> None:
         cleaned = StoreCleaned(
             store_id=store_id,
-            participant=self._service,
+            participant=self._participant.service,
             kept=[
                 kept
                 for name, ground in self.kept.items()
                 if name not in MACHINERY and (kept := await self._of(session, store_id, name, ground)).count
             ],
         )
-        await publish(session, cleaned, store_id=store_id, source=self._service)
+        signed = sign(cleaned, store_id=store_id, key=self._participant.key)
+        await publish(session, signed, store_id=store_id, source=self._participant.service)
 
     async def _of(self, session: AsyncSession, store_id: UUID, name: str, ground: str) -> KeptOfStore:
         holding = next((one for one in self._by_law if one.name == name), None)

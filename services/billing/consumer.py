@@ -20,7 +20,7 @@ from services.billing.personal import CLOCKS, HOLDINGS, KEPT
 from services.billing.settings import Settings
 
 PARTICIPANT = Participant(service="billing", holdings=HOLDINGS, settings=Settings, clocks=CLOCKS)
-ENDINGS = Endings(service="billing", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
+ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 
 @batched

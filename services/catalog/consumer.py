@@ -18,7 +18,7 @@ from services.catalog.service import stock
 from services.catalog.settings import Settings
 
 PARTICIPANT = Participant(service="catalog", holdings=HOLDINGS, settings=Settings)
-ENDINGS = Endings(service="catalog", metadata=Base.metadata, holdings=HOLDINGS)
+ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS)
 
 
 @batched

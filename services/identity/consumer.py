@@ -24,7 +24,7 @@ from services.identity.settings import Settings
 PARTICIPANT = Participant(
     service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE, clocks=CLOCKS
 )
-ENDINGS = Endings(service="identity", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
+ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 _EXPIRED = (
     FORGET,

@@ -21,7 +21,7 @@ from services.orders.service import carts, offers, orders
 from services.orders.settings import Settings
 
 PARTICIPANT = Participant(service="orders", holdings=HOLDINGS, settings=Settings, clocks=CLOCKS)
-ENDINGS = Endings(service="orders", metadata=Base.metadata, holdings=HOLDINGS)
+ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS)
 
 
 @batched

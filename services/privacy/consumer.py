@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import orjson
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,11 +24,9 @@ from libs.common.events.privacy import (
 )
 from libs.common.inbox import Handlers, batched
 from libs.common.mail import SENDING
-from libs.common.personal.answers import Forged, check
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.participant import Participant as Answering
 from libs.common.stores import STORES, known_store, on_store_opened
-from libs.common.telemetry import meter
 from libs.common.worker import Duty
 from services.privacy import (
     assembling,
@@ -42,6 +39,7 @@ from services.privacy import (
     store_endings,
     watching,
 )
+from services.privacy.believing import believed, refuse
 from services.privacy.domain.problems import TooManySubjects
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine import people
@@ -58,10 +56,6 @@ from services.privacy.settings import Settings, present
 
 logger = logging.getLogger(__name__)
 
-_refused = meter.create_counter(
-    "privacy.answers.refused", description="Answers and announcements not believed."
-)
-
 
 @batched
 async def on_announced(session: AsyncSession, events: Sequence[Received[ParticipantAnnounced]]) -> None:
@@ -74,7 +68,7 @@ async def on_announced(session: AsyncSession, events: Sequence[Received[Particip
             row.public_key if row is not None else announced.public_key
         )
         if announced.participant == KEYRING or _point(key) != _point(announced.public_key):
-            _refuse("announcement", announced.participant)
+            refuse("ParticipantAnnounced", announced.participant)
         elif row is None or row.announced_at < event.envelope.time:
             values = {
                 "public_key": announced.public_key,
@@ -97,22 +91,7 @@ def _point(key: dict[str, object]) -> tuple[object, ...]:
 @batched
 async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswered]]) -> None:
     """Believe what is signed with the key of the participant that it names, and nothing else."""
-    names = {event.data.participant for event in events}
-    keys = dict(
-        (
-            await session.execute(
-                select(Participant.name, Participant.public_key).where(Participant.name.in_(names))
-            )
-        ).all()
-    )
-    answers: list[Answer] = []
-    for event in events:
-        try:
-            check(event, public_key=keys[event.data.participant])
-        except (Forged, KeyError):
-            _refuse("answer", event.data.participant if event.data.participant in keys else "unknown")
-        else:
-            answers.append(_answer(event))
+    answers = [_answer(event) for event in await believed(session, events)]
     await record(
         session,
         events[0].envelope.store_id,
@@ -134,11 +113,6 @@ def _answer(event: Received[TaskAnswered]) -> Answer:
         content=answered.model_dump(mode="json"),
         received=orjson.loads(event.record.value),
     )
-
-
-def _refuse(what: str, participant: str) -> None:
-    _refused.add(1, {"what": what, "participant": participant})
-    logger.warning("not believed", extra={"outcome": what, "participant": participant})
 
 
 @batched
@@ -186,7 +160,7 @@ def _lives(data: EmailConfirmed | EmailRemoved) -> tuple[Life, Life]:
 PARTICIPANT = Answering(
     service="privacy", holdings=HOLDINGS, settings=Settings, copies=HERE, clocks=clocks.CLOCKS
 )
-ENDINGS = Endings(service="privacy", metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
+ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS, kept=KEPT)
 
 
 async def on_store(session: AsyncSession, event: Received[StoreOpened]) -> None:

@@ -21,6 +21,7 @@ from libs.common.events.privacy import KeptOfStore, StoreCleaned, StoreErased, S
 from libs.common.outbox import publish
 from libs.common.stores import on_store_ended as know_that_it_ended
 from libs.common.worker import Work
+from services.privacy.believing import believed
 from services.privacy.domain.states import KEYRING
 from services.privacy.endings import keyring_of
 from services.privacy.engine.tasks import SOURCE
@@ -58,7 +59,9 @@ _SOON = text("""
 
 
 async def on_store_cleaned(session: AsyncSession, event: Received[StoreCleaned]) -> None:
-    """Note what a participant keeps; of the last one follows that all is done."""
+    """Note what a participant keeps, if it was the one that said so; of the last one follows that all is done."""
+    if not await believed(session, [event]):
+        return
     cleaned, at = event.data, event.envelope.time
     kept = f"[{', '.join(one.model_dump_json() for one in cleaned.kept)}]"
     values = {

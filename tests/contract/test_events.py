@@ -208,7 +208,11 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
     StoreReopened: lambda story: StoreReopened(store_id=story.closing_id, version=2),
     StoreEnded: lambda story: StoreEnded(store_id=story.closing_id, version=2),
     StoreKeysDestroyed: lambda story: StoreKeysDestroyed(store_id=story.closing_id),
-    StoreCleaned: lambda story: StoreCleaned(store_id=story.closing_id, participant="catalog"),
+    StoreCleaned: lambda story: sign(
+        StoreCleaned(store_id=story.closing_id, participant="catalog"),
+        store_id=story.store_id,
+        key=story.catalog_key,
+    ),
     StoreErased: lambda story: StoreErased(store_id=story.closing_id),
     AccountEnded: lambda story: AccountEnded(
         account_id=story.order_id,

@@ -23,9 +23,10 @@ from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.tombstones import bury
 from libs.common.personal.vocabulary import Retention
 from services.privacy import redoing, store_endings
+from services.privacy.consumer import PARTICIPANT
 from services.privacy.domain.states import KEYRING
 from tests.common.personal.shop import SHOP
-from tests.privacy.conftest import Person, Platform
+from tests.privacy.conftest import EVERYBODY, Person, Platform
 from tests.privacy.evidence import log_of, place
 from tests.privacy.keyring.conftest import RunningKeyring
 from tests.privacy.keyring.test_keys import mint
@@ -293,7 +294,7 @@ async def test_a_participant_from_before_the_end_of_a_store_removes_it_again(pla
     await store_endings.step(platform.work)
     assert len(await platform.published(StoreKeysDestroyed)) == destroyed + 1
     assert len(await platform.published(StoreErased)) == 1
-    await platform.deliver(StoreCleaned(store_id=platform.store_id, participant=SHOP))
+    await platform.deliver(cleaned(platform, SHOP))
     await store_endings.step(platform.work)
     assert len(await platform.published(StoreErased)) == 2
 
@@ -315,9 +316,27 @@ async def end_store(platform: Platform) -> None:
     """Its key is destroyed, and everybody has said that nothing is left."""
     await platform.deliver(StoreEnded(store_id=platform.store_id, version=9))
     await store_endings.step(platform.work)
-    async with platform.database.session(platform.store_id) as session:
-        names = (await session.scalars(text("SELECT participant FROM store_ending_part"))).all()
-    said = [StoreCleaned(store_id=platform.store_id, participant=name) for name in names]
-    await platform.deliver(*said)
+    await platform.deliver(*(cleaned(platform, name) for name in EVERYBODY))
+    await store_endings.step(platform.work)
+    assert len(await platform.published(StoreErased)) == 1
+
+
+def cleaned(platform: Platform, name: str) -> StoreCleaned:
+    """That a participant has found nothing left, with its signature."""
+    key = platform.shop_key if name == SHOP else PARTICIPANT.key
+    said = StoreCleaned(store_id=platform.store_id, participant=name)
+    return sign(said, store_id=platform.store_id, key=key)
+
+
+async def test_nobody_says_for_another_that_nothing_is_left(platform: Platform) -> None:
+    await platform.deliver(StoreEnded(store_id=platform.store_id, version=9))
+    await store_endings.step(platform.work)
+    unsigned = StoreCleaned(store_id=platform.store_id, participant=SHOP)
+    of_another = sign(unsigned, store_id=platform.store_id, key=PARTICIPANT.key)
+    of_another_store = sign(unsigned, store_id=uuid4(), key=platform.shop_key)
+    await platform.deliver(unsigned, of_another, of_another_store, cleaned(platform, "privacy"))
+    await store_endings.step(platform.work)
+    assert await platform.published(StoreErased) == []
+    await platform.deliver(cleaned(platform, SHOP))
     await store_endings.step(platform.work)
     assert len(await platform.published(StoreErased)) == 1

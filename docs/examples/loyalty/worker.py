@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
 
 HOLDINGS = [Holding(table=Card, box="holder", kind=CardHolder, on_erase=OnErase.DELETE, describe=("points",))]
 PARTICIPANT = Participant(service="loyalty", holdings=HOLDINGS, settings=Settings)
-ENDINGS = Endings(service="loyalty", metadata=Base.metadata, holdings=HOLDINGS)
+ENDINGS = Endings(PARTICIPANT, metadata=Base.metadata, holdings=HOLDINGS)
 
 if __name__ == "__main__":
     main(

@@ -250,6 +250,7 @@ class StoreCleaned(Event, type="vitrine.privacy.store-cleaned.v1", topic="privac
     store_id: UUID
     participant: ParticipantName
     kept: list[KeptOfStore] = []
+    signature: str = ""
 
 
 class StoreErased(Event, type="vitrine.privacy.store-erased.v1", topic="privacy.stores", key="store_id"):

@@ -16,10 +16,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from libs.common.events import Received
-from libs.common.events.privacy import RowsCleaned, TaskAnswered
+from libs.common.events.privacy import RowsCleaned, StoreCleaned, TaskAnswered
 
 ALGORITHM = "ES256"
-A = TypeVar("A", TaskAnswered, RowsCleaned)
+A = TypeVar("A", TaskAnswered, RowsCleaned, StoreCleaned)
 
 
 class Forged(Exception):
@@ -39,7 +39,7 @@ def detached(content: bytes, key: ECKey) -> str:
     return f"{head}..{signature}"
 
 
-def check(answer: Received[TaskAnswered] | Received[RowsCleaned], *, public_key: Mapping[str, Any]) -> None:
+def check(answer: Received[A], *, public_key: Mapping[str, Any]) -> None:
     """Raises Forged unless the owner of `public_key` signed exactly what was received, for the store it came for.
 
     The bytes received count, not what was understood of them: a newer participant may have signed more fields.

@@ -24,13 +24,13 @@ from libs.common.events import Received
 from libs.common.events.privacy import KeysExpired, RowsCleaned
 from libs.common.inbox import batched
 from libs.common.outbox import publish_all
-from libs.common.personal.answers import Forged, check
 from libs.common.personal.keys import Expired, Expiry, KeyringClient
 from libs.common.personal.restrictions import is_restricted
 from libs.common.personal.vault import announce
 from libs.common.personal.vocabulary import Clock, Retention
 from libs.common.telemetry import is_kept, meter
 from libs.common.worker import Work
+from services.privacy.believing import believed
 from services.privacy.endings import keyring_of
 from services.privacy.engine.phases import lapse
 from services.privacy.engine.tasks import SOURCE
@@ -272,29 +272,14 @@ _HEARD = Query(f"""
         AS given (store_id, subject_id, generation, retention, bucket, participant)
     WHERE {_SAME} AND expiry.state = 'cleaning'
 """)  # noqa: S608 - constants of this module
-_KEYS = "SELECT name, public_key FROM participant WHERE name = ANY($1::text[])"
-
-_forged = meter.create_counter(
-    "privacy.expiries.refused", description="Answers that rows are clean that were not believed."
-)
 
 
 @batched
 async def on_rows_cleaned(session: AsyncSession, events: Sequence[Received[RowsCleaned]]) -> None:
     """Believe what is signed with the key of the participant that it names."""
-    names = sorted({event.data.participant for event in events})
-    keys = {row.name: row.public_key for row in await fetch(session, _KEYS, names)}
     by_participant: dict[str, list[_Place]] = defaultdict(list)
-    for event in events:
-        try:
-            check(event, public_key=keys[event.data.participant])
-        except (Forged, KeyError):
-            _forged.add(
-                1, {"participant": event.data.participant if event.data.participant in keys else "unknown"}
-            )
-            logger.warning("not believed", extra={"outcome": "rows-cleaned"})
-        else:
-            by_participant[event.data.participant].append(_Place(event))
+    for event in await believed(session, events):
+        by_participant[event.data.participant].append(_Place(event))
     # One participant after the other: a statement changes a row once.
     for participant, places in by_participant.items():
         await _HEARD.rows(session, **places_of(places), participants=[participant] * len(places))

@@ -1,0 +1,46 @@
+"""Which answers are believed: those signed with the key of the participant that they name, and no others."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import fetch
+from libs.common.events import Received
+from libs.common.events.privacy import RowsCleaned, StoreCleaned, TaskAnswered
+from libs.common.personal.answers import Forged, check
+from libs.common.telemetry import meter
+
+logger = logging.getLogger(__name__)
+
+A = TypeVar("A", TaskAnswered, RowsCleaned, StoreCleaned)
+
+_KEYS = "SELECT name, public_key FROM participant WHERE name = ANY($1::text[])"
+
+_refused = meter.create_counter(
+    "privacy.answers.refused", description="Answers and announcements not believed."
+)
+
+
+async def believed(session: AsyncSession, events: Sequence[Received[A]]) -> list[Received[A]]:
+    """Those that their participants have signed, in their order; the others are counted and logged."""
+    names = sorted({event.data.participant for event in events})
+    keys: dict[str, Any] = {row.name: row.public_key for row in await fetch(session, _KEYS, names)}
+    return [event for event in events if _is_signed(event, keys)]
+
+
+def _is_signed(event: Received[A], keys: dict[str, Any]) -> bool:
+    name = event.data.participant
+    try:
+        check(event, public_key=keys[name])
+    except (Forged, KeyError):
+        refuse(type(event.data).__name__, name if name in keys else "unknown")
+        return False
+    return True
+
+
+def refuse(what: str, participant: str) -> None:
+    """Count and log something that is not believed."""
+    _refused.add(1, {"what": what, "participant": participant})
+    logger.warning("not believed", extra={"outcome": what, "participant": participant})
