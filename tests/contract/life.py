@@ -473,8 +473,11 @@ class Person:
 async def living(broker: str, collector: Collector) -> AsyncGenerator[tuple[Life, Path]]:
     """A life, lived on a platform with this broker that has stopped since, and the folder it left behind."""
     folder = Path(tempfile.mkdtemp(prefix="vitrine-life-"))
+    temporary = folder / "temporary"
+    temporary.mkdir()
     with variables.unset(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("TMPDIR", str(temporary))
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
         async with (

@@ -48,7 +48,7 @@ def test_what_is_not_personal_is_found_in_the_same_places(lived: tuple[Life, Pat
 
 
 def test_nothing_on_the_disk_but_the_mailbox_holds_a_person_in_the_clear(lived: tuple[Life, Path]) -> None:
-    """Logs of all processes, PostgreSQL's own files and write-ahead log, and what else a platform leaves behind."""
+    """Logs of all processes, PostgreSQL's own files and write-ahead log, temporary files, and whatever else is left."""
     life, folder = lived
     logs = {path.name for path in files(folder) if path.suffix == ".log"}
     assert {"gateway.log", "keyring.log", "orders-worker.log", "postgres.log"} <= logs
