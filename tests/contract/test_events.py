@@ -210,7 +210,7 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
     StoreKeysDestroyed: lambda story: StoreKeysDestroyed(store_id=story.closing_id),
     StoreCleaned: lambda story: sign(
         StoreCleaned(store_id=story.closing_id, participant="catalog"),
-        store_id=story.store_id,
+        store_id=story.closing_id,
         key=story.catalog_key,
     ),
     StoreErased: lambda story: StoreErased(store_id=story.closing_id),
