@@ -6,8 +6,10 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
 
 import httpx
 import orjson
@@ -392,6 +394,20 @@ def decode_cursor(cursor: str, *types: type) -> tuple[Any, ...]:
     if not all(_is_storable(part) for part in position):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         raise InvalidCursor
     return tuple(position)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def cursor_at(moment: datetime, identifier: UUID) -> str:
+    """The cursor of a position in an order by time, and by id at one time."""
+    return encode_cursor(moment.isoformat(), str(identifier))
+
+
+def position_in(cursor: str) -> tuple[datetime, UUID]:
+    """The time and the id in such a cursor. Raises InvalidCursor."""
+    moment, identifier = decode_cursor(cursor, str, str)
+    try:
+        return datetime.fromisoformat(moment), UUID(identifier)
+    except ValueError as error:
+        raise InvalidCursor from error
 
 
 def _is_storable(part: object) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.db import Query, Transaction
 from libs.common.errors import NotFound
 from libs.common.events.privacy import Held
-from libs.common.http import InvalidCursor, decode_cursor, encode_cursor
+from libs.common.http import cursor_at, position_in
 from libs.common.personal.holdings import Person
 from libs.common.personal.vocabulary import Retention
 from services.privacy.desk_schemas import NewHold
@@ -78,21 +78,11 @@ async def of_store(
     if in_force_at is not None:
         statement = statement.where(LegalHold.lifted_at.is_(None), LegalHold.ends_at > in_force_at)
     if cursor is not None:
-        statement = statement.where(tuple_(LegalHold.placed_at, LegalHold.id) < _position(cursor))
+        statement = statement.where(tuple_(LegalHold.placed_at, LegalHold.id) < position_in(cursor))
     statement = statement.order_by(LegalHold.placed_at.desc(), LegalHold.id.desc()).limit(limit + 1)
     found = list((await session.scalars(statement)).all())
     last = found[limit - 1] if len(found) > limit else None
-    return found[:limit], encode_cursor(
-        last.placed_at.isoformat(), str(last.id)
-    ) if last is not None else None
-
-
-def _position(cursor: str) -> tuple[datetime, UUID]:
-    placed_at, id_ = decode_cursor(cursor, str, str)
-    try:
-        return datetime.fromisoformat(placed_at), UUID(id_)
-    except ValueError as error:
-        raise InvalidCursor from error
+    return found[:limit], cursor_at(last.placed_at, last.id) if last is not None else None
 
 
 async def one(session: AsyncSession, *, store_id: UUID, hold_id: UUID, lock: bool = False) -> LegalHold:

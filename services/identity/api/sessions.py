@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Path, Response
 
 from libs.common.auth import Customer, StoreId
-from libs.common.http import ClientAddress, Cursor, Limit, Page, Session, refusals
-from services.identity.api.means import ThisParts, cursor_at, position
+from libs.common.http import ClientAddress, Cursor, Limit, Page, Session, cursor_at, refusals
+from services.identity.api.means import ThisParts, position
 from services.identity.domain import ACCESS_TOKEN_LASTS
 from services.identity.schemas import PasswordGrant, SessionOut, TokenAnswer, TokenRequest
 from services.identity.service import sessions

@@ -6,9 +6,19 @@ from fastapi import APIRouter, Body, Depends, Path, Request, Response
 
 from libs.common.auth import PLATFORM_STORE, Authenticated, Caller, Role, StoreId, of_store
 from libs.common.errors import Forbidden
-from libs.common.http import Cursor, IfMatch, Limit, Page, PlatformSession, Session, refusals, set_etag
+from libs.common.http import (
+    Cursor,
+    IfMatch,
+    Limit,
+    Page,
+    PlatformSession,
+    Session,
+    cursor_at,
+    refusals,
+    set_etag,
+)
 from libs.common.idempotency import IdempotencyKey, once
-from services.identity.api.means import ThisParts, cursor_at, position
+from services.identity.api.means import ThisParts, position
 from services.identity.models import Store
 from services.identity.schemas import (
     MyStore,

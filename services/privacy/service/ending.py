@@ -1,13 +1,11 @@
 """How far the ends of stores have come."""
 
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from libs.common.http import Page, cursor_at, position_in
 from services.privacy.desk_schemas import EndingView
 
 _ENDINGS = text("""
@@ -26,23 +24,15 @@ _ENDINGS = text("""
 
 async def endings(session: AsyncSession, *, cursor: str | None, limit: int) -> Page[EndingView]:
     """The latest first. Raises InvalidCursor."""
-    at, id_ = _position(cursor) if cursor is not None else (None, None)
+    at, id_ = position_in(cursor) if cursor is not None else (None, None)
     rows = (await session.execute(_ENDINGS, {"at": at, "id": id_, "limit": limit + 1})).all()
     shown = rows[:limit]
     following = None
     if len(rows) > limit:
-        following = encode_cursor(shown[-1].ended_at.isoformat(), str(shown[-1].store_id))
+        following = cursor_at(shown[-1].ended_at, shown[-1].store_id)
     return Page(items=[_view(row) for row in shown], next=following)
 
 
 def _view(row: Row[Any]) -> EndingView:
     names = ("store_id", "name", "ended_at", "waits_for", "keys_destroyed_at", "erased_at", "parts")
     return EndingView.model_validate({name: getattr(row, name) for name in names})
-
-
-def _position(cursor: str) -> tuple[datetime, UUID]:
-    at, id_ = decode_cursor(cursor, str, str)
-    try:
-        return datetime.fromisoformat(at), UUID(id_)
-    except ValueError as error:
-        raise InvalidCursor from error

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Database
 from libs.common.errors import NotFound, Problem
-from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from libs.common.http import Page, cursor_at, position_in
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.personal.vault import ToOpen, Vault
@@ -80,7 +80,7 @@ async def opened(
         .limit(limit + 1)
     )
     if cursor is not None:
-        at, id_ = _position(cursor)
+        at, id_ = position_in(cursor)
         statement = statement.where(
             tuple_(RequestNote.at, RequestNote.id) > tuple_(literal(at), literal(id_))
         )
@@ -94,19 +94,11 @@ async def opened(
     following = None
     if len(rows) > limit:
         rows = rows[:limit]
-        following = encode_cursor(rows[-1].at.isoformat(), str(rows[-1].id))
+        following = cursor_at(rows[-1].at, rows[-1].id)
     boxes = [ToOpen(row.box, row.store_id, row.subject_id) for row in rows]
     found = await vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
     items = [_view(row, text) for row, text in zip(rows, found, strict=True)]
     return Page(items=items, next=following)
-
-
-def _position(cursor: str) -> tuple[datetime, UUID]:
-    at, id_ = decode_cursor(cursor, str, str)
-    try:
-        return datetime.fromisoformat(at), UUID(id_)
-    except ValueError as error:
-        raise InvalidCursor from error
 
 
 def _view(row: RequestNote, found: NoteText | Problem) -> NoteView:

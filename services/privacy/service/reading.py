@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.auth import Caller
 from libs.common.errors import NotFound
 from libs.common.events.privacy import Life
-from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from libs.common.http import Page, cursor_at, position_in
 from services.privacy.authorities import supervisor_of
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
@@ -234,23 +234,15 @@ async def list_requests(
         .limit(limit + 1)
     )
     if cursor is not None:
-        opened_at, id_ = _position(cursor)
+        opened_at, id_ = position_in(cursor)
         statement = statement.where(
             tuple_(Request.opened_at, Request.id) < tuple_(literal(opened_at), literal(id_))
         )
     rows = list(await session.scalars(statement))
     following = None
     if len(rows) > limit:
-        following = encode_cursor(rows[limit - 1].opened_at.isoformat(), str(rows[limit - 1].id))
+        following = cursor_at(rows[limit - 1].opened_at, rows[limit - 1].id)
     return Page(items=[summary(row) for row in rows[:limit]], next=following)
-
-
-def _position(cursor: str) -> tuple[datetime, UUID]:
-    opened_at, id_ = decode_cursor(cursor, str, str)
-    try:
-        return datetime.fromisoformat(opened_at), UUID(id_)
-    except ValueError as error:
-        raise InvalidCursor from error
 
 
 async def data_map(session: AsyncSession) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import exists, func, literal, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.http import InvalidCursor, Page, decode_cursor, encode_cursor
+from libs.common.http import Page, cursor_at, position_in
 from libs.common.stores import KnownStore, StoreState
 from services.privacy.desk_schemas import Escalated, Figures
 from services.privacy.domain.rights import Law, Right, name_of
@@ -64,7 +64,7 @@ async def escalations(
         .limit(limit + 1)
     )
     if cursor is not None:
-        at, id_ = _position(cursor)
+        at, id_ = position_in(cursor)
         statement = statement.where(tuple_(since, Request.id) > tuple_(literal(at), literal(id_)))
     items = [
         _escalated(row, row.escalated_at or row.opened_at, now) for row in await session.scalars(statement)
@@ -72,16 +72,8 @@ async def escalations(
     following = None
     if len(items) > limit:
         items = items[:limit]
-        following = encode_cursor(items[-1].escalated_at.isoformat(), str(items[-1].request_id))
+        following = cursor_at(items[-1].escalated_at, items[-1].request_id)
     return Page(items=items, next=following)
-
-
-def _position(cursor: str) -> tuple[datetime, UUID]:
-    at, id_ = decode_cursor(cursor, str, str)
-    try:
-        return datetime.fromisoformat(at), UUID(id_)
-    except ValueError as error:
-        raise InvalidCursor from error
 
 
 def _escalated(row: Request, escalated_at: datetime, now: datetime) -> Escalated:
