@@ -73,10 +73,8 @@ class AccountEnded(
     contact: Sealed[AccountContact]
 
 
-class EmailConfirmed(
-    Event, type="vitrine.identity.email-confirmed.v1", topic="identity.accounts", key="account_id"
-):
-    """The owner of an account showed that another address is theirs too: both subjects are one person."""
+class _OfAddress(Event):
+    """Of a further address of an account, and of who was known by it."""
 
     account_id: UUID
     alias_id: UUID
@@ -88,14 +86,13 @@ class EmailConfirmed(
     alias_generation: Annotated[int, Field(ge=1)]
 
 
+class EmailConfirmed(
+    _OfAddress, type="vitrine.identity.email-confirmed.v1", topic="identity.accounts", key="account_id"
+):
+    """The owner of an account showed that another address is theirs too: both subjects are one person."""
+
+
 class EmailRemoved(
-    Event, type="vitrine.identity.email-removed.v1", topic="identity.accounts", key="account_id"
+    _OfAddress, type="vitrine.identity.email-removed.v1", topic="identity.accounts", key="account_id"
 ):
     """The address is not the account's any more: whoever comes by it is somebody else."""
-
-    account_id: UUID
-    alias_id: UUID
-    subject_id: UUID
-    generation: Annotated[int, Field(ge=1)]
-    alias_subject_id: UUID
-    alias_generation: Annotated[int, Field(ge=1)]

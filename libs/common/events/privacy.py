@@ -264,46 +264,38 @@ class StoreErased(Event, type="vitrine.privacy.store-erased.v1", topic="privacy.
 # --- Periods -----------------------------------------------------------------------------------------------
 
 
+class _OfClock(PersonalEvent):
+    """Of the clock of one bucket. A bucket of another form, and a clock of another retention, is refused."""
+
+    retention: Retention
+    bucket: Annotated[str, Field(max_length=36)] = ""
+    clock: Clock
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self.retention.period.check_bucket(self.bucket)
+        if self.clock not in RULES or RULES[self.clock][0] is not self.retention:
+            raise ValueError("this clock does not count for this retention")
+        return self
+
+
 class ClockStarted(
-    PersonalEvent, type="vitrine.privacy.clock-started.v1", topic="privacy.retention", key="subject_id"
+    _OfClock, type="vitrine.privacy.clock-started.v1", topic="privacy.retention", key="subject_id"
 ):
     """What lies under one bucket of a person's keys is kept for its period from now on: an order was cancelled, say.
 
     Of several for one bucket the one with the highest version counts, and of those the latest.
     """
 
-    retention: Retention
-    bucket: Annotated[str, Field(max_length=36)] = ""
-    clock: Clock
     started_at: Annotated[AwareDatetime, Field(strict=True)]
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        _check_clock(self)
-        return self
 
 
 class ClockStopped(
-    PersonalEvent, type="vitrine.privacy.clock-stopped.v1", topic="privacy.retention", key="subject_id"
+    _OfClock, type="vitrine.privacy.clock-stopped.v1", topic="privacy.retention", key="subject_id"
 ):
     """What started a clock is undone: somebody who closed their account has come back."""
 
-    retention: Retention
-    bucket: Annotated[str, Field(max_length=36)] = ""
-    clock: Clock
     stopped_at: Annotated[AwareDatetime, Field(strict=True)]
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        _check_clock(self)
-        return self
-
-
-def _check_clock(event: ClockStarted | ClockStopped) -> None:
-    """Raises ValueError for a bucket of another form, or a clock of another retention."""
-    event.retention.period.check_bucket(event.bucket)
-    if event.clock not in RULES or RULES[event.clock][0] is not event.retention:
-        raise ValueError("this clock does not count for this retention")
 
 
 class KeysExpired(Event, type="vitrine.privacy.keys-expired.v1", topic="privacy.keys", key="subject_id"):
