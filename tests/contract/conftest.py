@@ -12,10 +12,12 @@ from starlette.applications import Starlette
 
 from deploy.local.environment import SERVICES
 from deploy.local.gateway import Gateway
+from deploy.local.postgres import PostgresServer
 from services.identity import passwords
 from services.privacy.settings import present
 from tests.contract.house import Furnished, House, Person, furnish, merchant_of
 from tests.contract.life import Life, living
+from tests.contract.lives import Lives
 from tests.contract.otlp import Collector, collecting
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
 from tests.tokens import client_of, running
@@ -71,6 +73,15 @@ async def ours(house: House, merchant: Person) -> Furnished:
 async def theirs(house: House, merchant: Person) -> Furnished:
     """Another store, with the same kinds of things in it."""
     return await furnish(house, merchant)
+
+
+@pytest.fixture(scope="module")
+async def lives(house: House, merchant: Person, keyring: RunningKeyring, postgres: PostgresServer) -> Lives:
+    """A store of its own whose people live through whatever can come between."""
+    lives = Lives(house, keyring, postgres, await furnish(house, merchant))
+    await lives.begin()
+    await lives.drive()
+    return lives
 
 
 @pytest.fixture(scope="session")

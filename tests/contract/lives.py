@@ -27,6 +27,7 @@ from services.privacy import key_tasks
 from tests.contract.house import PASSWORD, Furnished, House, Person, buy
 from tests.deliveries import HandedOver
 from tests.privacy.keyring.conftest import RunningKeyring
+from tests.remains import EVIDENCE, TABLES_NAMING_PEOPLE
 from tests.tokens import authorization
 
 WAITS = 20
@@ -36,14 +37,6 @@ HANDLERS: dict[str, Handlers] = {
 PARTICIPANTS: dict[str, Participant] = {
     service: import_module(f"services.{service}.consumer").PARTICIPANT for service in SERVICES
 }
-_NAMING = """
-    SELECT relation.relname FROM pg_class AS relation
-    JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
-    WHERE relation.relkind = 'r' AND relation.relnamespace = 'public'::regnamespace
-        AND attribute.attname IN ('store_id', 'subject_id', 'generation')
-    GROUP BY relation.relname HAVING count(*) = 3 ORDER BY relation.relname
-"""
-_EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
 
 
 @dataclass(frozen=True)
@@ -168,14 +161,14 @@ class Lives:
         values = {"store_id": self.store_id, "subject_id": subject_id, "generation": generation}
         for service in SERVICES:
             async with self.house.database(service).platform_session() as session:
-                for table in (await session.scalars(text(_NAMING))).all():
+                for table in (await session.scalars(text(TABLES_NAMING_PEOPLE))).all():
                     query = (
                         f"SELECT count(*) FROM {table} WHERE store_id = :store_id"
                         " AND subject_id = :subject_id AND generation <= :generation"
                     )
                     if table == "waiting_letter":
                         query += " AND kind <> 'RequestLetter'"
-                    if table not in _EVIDENCE:
+                    if table not in EVIDENCE:
                         found[f"{service}.{table}"] = await session.scalar(text(query), values) or 0
         [keys] = await self.keyring.client("privacy").status([(self.store_id, subject_id)])
         found["keys"] = sum(

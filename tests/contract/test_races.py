@@ -6,31 +6,18 @@ of the services nothing is replaced.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytest
 
-from deploy.local.postgres import PostgresServer
 from libs.common.auth import Role
 from libs.common.events import decode
 from libs.common.events.privacy import TaskIssued, Verb
 from services.privacy import key_tasks
-from tests.contract.house import PASSWORD, House, Person, furnish
+from tests.contract.house import PASSWORD, Person
 from tests.contract.lives import HANDLERS, PARTICIPANTS, Command, Lives, finished
-from tests.privacy.keyring.conftest import RunningKeyring
 from tests.tokens import authorization
-
-
-@pytest.fixture(scope="module")
-async def lives(
-    house: House, merchant: Person, keyring: RunningKeyring, postgres: PostgresServer
-) -> AsyncIterator[Lives]:
-    lives = Lives(house, keyring, postgres, await furnish(house, merchant))
-    await lives.begin()
-    await lives.drive()
-    yield lives
-
 
 # --- What can come between -------------------------------------------------------------------------------
 

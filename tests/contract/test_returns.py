@@ -1,33 +1,19 @@
 """Somebody who comes back after an erasure is somebody new: nothing of before is seen, linked or brought back."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploy.local.postgres import PostgresServer
 from libs.common.auth import Role
 from libs.common.broker import Record
-from tests.contract.house import House, Person, furnish
+from tests.contract.house import Person
 from tests.contract.lives import Lives
-from tests.privacy.keyring.conftest import RunningKeyring
 from tests.tokens import authorization
 
 _KEPT_OF_A_SALE = {"billing.invoice"}
-
-
-@pytest.fixture(scope="module")
-async def lives(
-    house: House, merchant: Person, keyring: RunningKeyring, postgres: PostgresServer
-) -> AsyncIterator[Lives]:
-    lives = Lives(house, keyring, postgres, await furnish(house, merchant))
-    await lives.begin()
-    await lives.drive()
-    yield lives
 
 
 async def listed(lives: Lives, person: Person, what: str) -> set[str]:

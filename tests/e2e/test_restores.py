@@ -27,21 +27,10 @@ from deploy.local.shop import PASSWORD, Account, Order, Shop, key, until
 from tests.faults.databases import Databases
 from tests.faults.people import Life
 from tests.faults.restoring import bring_back
+from tests.remains import EVIDENCE, LIVE_KEYS, TABLES_NAMING_PEOPLE
 
 _WRONG, _RIGHT = "Canary Mispelt", "Canary Correct"
 _PATIENCE = 90.0
-_NAMING = """
-    SELECT relation.relname FROM pg_class AS relation
-    JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
-    WHERE relation.relkind = 'r' AND relation.relnamespace = 'public'::regnamespace
-        AND attribute.attname IN ('store_id', 'subject_id', 'generation')
-    GROUP BY relation.relname HAVING count(*) = 3
-"""
-_EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
-_LIVE = """
-    SELECT count(*) FROM data_key WHERE store_id = $1 AND subject_id = $2 AND generation <= $3
-        AND retention NOT IN ('request', 'accounting')
-"""
 
 
 @dataclass
@@ -141,15 +130,15 @@ class Town:
     async def _remains(self) -> dict[str, int]:
         life, found = self.erased.life, dict[str, int]()
         for service in SERVICES:
-            for (table,) in await self.databases.rows(service, _NAMING):
+            for (table,) in await self.databases.rows(service, TABLES_NAMING_PEOPLE):
                 count = f"SELECT count(*) FROM {table} WHERE store_id = $1 AND subject_id = $2 AND generation <= $3"
                 count += " AND kind <> 'RequestLetter'" if table == "waiting_letter" else ""
-                if table not in _EVIDENCE:
+                if table not in EVIDENCE:
                     found[f"{service}.{table}"] = await self.databases.value(
                         service, count, life.store_id, life.subject_id, life.generation
                     )
         found["keyring.data_key"] = await self.databases.value(
-            "keyring", _LIVE, life.store_id, life.subject_id, life.generation
+            "keyring", LIVE_KEYS, life.store_id, life.subject_id, life.generation
         )
         return {place: number for place, number in found.items() if number}
 

@@ -11,20 +11,7 @@ from uuid import UUID
 from deploy.local.environment import SERVICES
 from deploy.local.shop import Account
 from tests.faults.conftest import Running
-
-_NAMING = """
-    SELECT relation.relname FROM pg_class AS relation
-    JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
-    WHERE relation.relkind = 'r' AND relation.relnamespace = 'public'::regnamespace
-        AND attribute.attname IN ('store_id', 'subject_id', 'generation')
-    GROUP BY relation.relname HAVING count(*) = 3 ORDER BY relation.relname
-"""
-_EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
-"""The tombstone, and the request with its answer, are what proves an erasure."""
-_LIVE_KEYS = """
-    SELECT count(*) FROM data_key WHERE store_id = $1 AND subject_id = $2 AND generation <= $3
-        AND retention NOT IN ('request', 'accounting')
-"""
+from tests.remains import EVIDENCE, LIVE_KEYS, TABLES_NAMING_PEOPLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +34,18 @@ async def remains(running: Running, life: Life) -> dict[str, int]:
     """Rows that name the person in this or an earlier life, by service and table, and keys that would open them."""
     found: dict[str, int] = {}
     for service in SERVICES:
-        for (table,) in await running.databases.rows(service, _NAMING):
+        for (table,) in await running.databases.rows(service, TABLES_NAMING_PEOPLE):
             query = (
                 f"SELECT count(*) FROM {table} WHERE store_id = $1 AND subject_id = $2 AND generation <= $3"
             )
             if table == "waiting_letter":
                 query += " AND kind <> 'RequestLetter'"
-            if table not in _EVIDENCE:
+            if table not in EVIDENCE:
                 found[f"{service}.{table}"] = await running.databases.value(
                     service, query, life.store_id, life.subject_id, life.generation
                 )
     found["keyring.data_key"] = await running.databases.value(
-        "keyring", _LIVE_KEYS, life.store_id, life.subject_id, life.generation
+        "keyring", LIVE_KEYS, life.store_id, life.subject_id, life.generation
     )
     return {place: number for place, number in found.items() if number}
 

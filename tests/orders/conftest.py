@@ -1,6 +1,6 @@
 """Orders' application over real databases and a real keyring, and a store to buy in."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,7 +20,7 @@ from libs.common.events.identity import StoreOpened
 from libs.common.money import Money
 from libs.common.personal.vault import Vault
 from services.orders.app import create_app
-from services.orders.consumer import HANDLERS
+from services.orders.consumer import HANDLERS, PARTICIPANT
 from services.orders.settings import Settings
 from tests.deliveries import deliver
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
@@ -240,3 +240,12 @@ class Shop:
     async def scalar(self, query: str, **values: Any) -> Any:
         async with self.database.session(self.id) as session:
             return await session.scalar(text(query), values)
+
+
+@pytest.fixture
+def signs(orders_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The participant reads its key from the environment, as in a worker."""
+    for name in ("ORDERS_DATABASE_URL", "ORDERS_SERVICE_KEY"):
+        monkeypatch.setenv(name, orders_environment[name])
+    yield
+    PARTICIPANT.__dict__.pop("key", None)

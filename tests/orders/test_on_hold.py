@@ -1,6 +1,5 @@
 """While a person's data is on hold: their orders say so, and they can buy as anyone else."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,14 +15,7 @@ from libs.common.worker import Work
 from services.orders.consumer import PARTICIPANT
 from tests.orders.conftest import Ordered, Shop, authorization, new_email
 
-
-@pytest.fixture(autouse=True)
-def signs(orders_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The participant reads its key from the environment, as in a worker."""
-    for name in ("ORDERS_DATABASE_URL", "ORDERS_SERVICE_KEY"):
-        monkeypatch.setenv(name, orders_environment[name])
-    yield
-    PARTICIPANT.__dict__.pop("key", None)
+pytestmark = pytest.mark.usefixtures("signs")
 
 
 async def restrict(shop: Shop, email: str) -> UUID:

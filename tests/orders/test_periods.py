@@ -1,6 +1,5 @@
 """Each order has a key of its own, and what happens to it starts its clock."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,13 +17,7 @@ from services.orders.consumer import PARTICIPANT
 from tests.orders.conftest import Ordered, Shop, new_email
 from tests.tokens import authorization
 
-
-@pytest.fixture(autouse=True)
-def signs(orders_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("ORDERS_DATABASE_URL", "ORDERS_SERVICE_KEY"):
-        monkeypatch.setenv(name, orders_environment[name])
-    yield
-    PARTICIPANT.__dict__.pop("key", None)
+pytestmark = pytest.mark.usefixtures("signs")
 
 
 async def pay(shop: Shop, order: Ordered) -> None:

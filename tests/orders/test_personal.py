@@ -1,7 +1,7 @@
 """What the rights of a person mean for orders."""
 
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,14 +20,7 @@ from services.orders.consumer import PARTICIPANT
 from tests.orders.conftest import Ordered, Shop, new_email
 from tests.tokens import authorization
 
-
-@pytest.fixture(autouse=True)
-def signs(orders_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The participant reads its key from the environment, as in a worker."""
-    for name in ("ORDERS_DATABASE_URL", "ORDERS_SERVICE_KEY"):
-        monkeypatch.setenv(name, orders_environment[name])
-    yield
-    PARTICIPANT.__dict__.pop("key", None)
+pytestmark = pytest.mark.usefixtures("signs")
 
 
 async def erase(shop: Shop, email: str) -> list[dict[str, Any]]:
