@@ -97,7 +97,7 @@ async def measure_rights(
         path = f"/privacy/v1/stores/{owner.store_id}/settings"
         seen = await seller.http.get(path, headers=owner.headers)
         headers = owner.headers | {"If-Match": seen.headers["etag"]}
-        await seller.call("PUT", path, json={"passing": {right: how}}, headers=headers)
+        await seller.call("PUT", path, json={"passing": {right: how}}, headers=headers, expect=204)
 
     def take(number: int) -> list[Person]:
         nonlocal asked
