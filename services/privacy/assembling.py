@@ -1,29 +1,34 @@
 """Archives are assembled once, when everybody has answered, into sealed pieces; then their requests are complete.
 
-Until the last piece is there nothing of an archive can be fetched. Who makes it says so again and again; a worker
-that falls silent is given up, and the next begins anew, whose pieces take the place of the first one's.
+Until the last piece is there nothing of an archive can be fetched. A large one is made alone, as a stream: who makes
+it says so again and again; a worker that falls silent is given up, and the next begins anew, whose pieces take the place
+of the first one's. Small ones, which most are, are made together: what surrounds each costs more than the thing itself.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import orjson
 from joserfc.jwk import ECKey
 from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.errors import Unavailable
+from libs.common.errors import Problem, Unavailable
 from libs.common.events.privacy import Verb
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, SubjectErased
+from libs.common.personal.vault import SealedFor, ToOpen, ToSeal, unless_destroyed
 from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy.archive import archive
-from services.privacy.archive.export import IN_MEMORY, Export
+from services.privacy.archive.export import IN_MEMORY, Export, keep
 from services.privacy.domain.states import State
 from services.privacy.engine.phases import turn
 from services.privacy.kinds import PIECE_BYTES, ArchivePiece, RequestContact
@@ -34,19 +39,30 @@ _LEASE_SECONDS = 30.0
 """Of silence, after which another may begin; the more often an archive failed, the longer, up to ten minutes."""
 _AGAIN_SECONDS = 2.0
 _LONGEST_SECONDS = 600.0
+_TOGETHER = 25
+_SMALL = 128 * 1024
+"""Bytes of boxes, up to which an archive is made together with others: most people have a tenth of it."""
 
 
 class _Superseded(Exception):
     """The request has ended, or another makes its archive now: what was made here is of no use."""
 
 
+# One that failed before is made alone, so that it keeps no other from being made.
 _CLAIM = text("""
-    WITH claimed AS (
+    WITH waiting AS (
+        SELECT request_id, due_at, attempts FROM archive WHERE state = 'making' AND due_at <= now()
+        ORDER BY due_at LIMIT :together FOR UPDATE SKIP LOCKED
+    ), sized AS (
+        SELECT request_id, row_number() OVER (ORDER BY due_at, request_id) AS place, attempts = 0 AND (
+            SELECT coalesce(sum(octet_length(box)), 0) FROM export_chunk
+            WHERE export_chunk.request_id = waiting.request_id) <= :small AS small
+        FROM waiting
+    ), claimed AS (
         UPDATE archive SET attempts = attempts + 1,
             due_at = now() + make_interval(secs => least(:longest, :lease * 2 ^ least(attempts, 20)))
-        WHERE request_id = (
-            SELECT request_id FROM archive WHERE state = 'making' AND due_at <= now()
-            ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+        WHERE request_id IN (
+            SELECT request_id FROM sized WHERE place = 1 OR small AND (SELECT small FROM sized WHERE place = 1))
         RETURNING request_id, round, attempts
     )
     SELECT request.id, request.store_id, request.subject_id, request.generation, claim, opened_at, contact,
@@ -56,45 +72,82 @@ _CLAIM = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An archive that is made, but for its last pieces, which are still to be kept."""
+
+    claimed: Row[Any]
+    last: Sequence[bytes]
+    pieces: int
+    size: int
+    sha256: bytes
+
+
 async def assemble(work: Work) -> int:
-    """Make the archive that has waited longest. Returns 0 when none waits."""
+    """Make the archive that has waited longest, and if it is small others that are. Returns 0 when none waits."""
     async with work.database.platform_session() as session:
-        claimed = (
-            await session.execute(_CLAIM, {"lease": _LEASE_SECONDS, "longest": _LONGEST_SECONDS})
-        ).one_or_none()
-    if claimed is None:
-        return 0
+        values = {
+            "lease": _LEASE_SECONDS,
+            "longest": _LONGEST_SECONDS,
+            "together": _TOGETHER,
+            "small": _SMALL,
+        }
+        claimed = (await session.execute(_CLAIM, values)).all()
     try:
-        if not claimed.wanted:
-            raise _Superseded
-        async with _holding(work, claimed):
-            await _assemble(work, claimed)
-    except (KeyDestroyed, SubjectErased, _Superseded):
-        await _drop(work, claimed)
+        finished = await _make([one for one in claimed if one.wanted], work)
     except Unavailable:
         await _put_back(work, claimed)
         raise
-    return 1
+    for one in claimed:
+        if one.id not in finished:
+            await _drop(work, one)
+    return len(claimed)
 
 
-async def _assemble(work: Work, claimed: Row[Any]) -> None:
-    export = await _export(work, claimed)
-    key = ECKey.import_key(orjson.loads(work.settings.service_key.get_secret_value()))
+async def _make(claimed: Sequence[Row[Any]], work: Work) -> set[UUID]:
+    """Returns the requests that are complete; the others have ended otherwise, or their archive is another's."""
+    exports = await _exports(work, claimed)
+    match exports:
+        case []:
+            return set()
+        case [(one, export)]:
+            async with _holding(work, one):
+                made = [await _large(work, one, export)]
+        case _:
+            made = [await _small(work, one, export) for one, export in exports]
+    return await _finish(work, [one for one in made if one is not None])
+
+
+async def _small(work: Work, claimed: Row[Any], export: Export) -> _Made:
+    pieces = [piece async for piece in _of_one_size(archive(export, key=_key(work)))]
+    # Nothing of a small archive is waited for, and whoever else runs here has waited for it.
+    await asyncio.sleep(0)
+    content = b"".join(pieces)
+    return _Made(claimed, pieces, len(pieces), len(content), hashlib.sha256(content).digest())
+
+
+async def _large(work: Work, claimed: Row[Any], export: Export) -> _Made | None:
     digest = hashlib.sha256()
-    # The first to make it finds nothing that another left.
-    if claimed.attempts > 1:
-        await _begin(work, claimed)
     size = pieces = 0
     last = b""
-    async for piece in _of_one_size(archive(export, key=key)):
-        if last:
-            await _keep(work, claimed, pieces - 1, last)
-        last = piece
-        digest.update(piece)
-        size += len(piece)
-        pieces += 1
-    await _finish(work, claimed, last, pieces=pieces, size=size, sha256=digest.digest())
-    logger.info("archive is ready", extra={"request_id": str(claimed.id), "count": pieces})
+    try:
+        # The first to make it finds nothing that another left.
+        if claimed.attempts > 1:
+            await _begin(work, claimed)
+        async for piece in _of_one_size(archive(export, key=_key(work))):
+            if last:
+                await _keep(work, claimed, pieces - 1, last)
+            last = piece
+            digest.update(piece)
+            size += len(piece)
+            pieces += 1
+    except (KeyDestroyed, SubjectErased, _Superseded):
+        return None
+    return _Made(claimed, [last], pieces, size, digest.digest())
+
+
+def _key(work: Work) -> ECKey:
+    return ECKey.import_key(orjson.loads(work.settings.service_key.get_secret_value()))
 
 
 async def _of_one_size(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -111,46 +164,61 @@ async def _of_one_size(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 # --- What it is made from --------------------------------------------------------------------------------
 
 _ANSWERS = text("""
-    SELECT participant, answer FROM task
-    WHERE request_id = :id AND verb = :verb AND state = 'done' ORDER BY participant
+    SELECT request_id, participant, answer FROM task
+    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = :verb AND state = 'done' ORDER BY participant
 """)
 _DATA_MAP = text("SELECT data_map FROM participant ORDER BY name")
 _CHUNKS = text("""
-    SELECT participant, sequence, box FROM export_chunk
-    WHERE request_id = :id AND round = :round
-        AND (SELECT sum(octet_length(box)) FROM export_chunk WHERE request_id = :id) <= :room
-    ORDER BY participant, sequence
+    SELECT request_id, participant, sequence, box
+    FROM export_chunk JOIN unnest(CAST(:ids AS uuid[]), CAST(:rounds AS bigint[])) AS given (request_id, round)
+        USING (request_id, round)
+    WHERE (SELECT sum(octet_length(other.box)) FROM export_chunk AS other
+           WHERE other.request_id = given.request_id) <= :room
+    ORDER BY request_id, participant, sequence
 """)
 
 
-async def _export(work: Work, claimed: Row[Any]) -> Export:
-    contact = await work.vault.open(
-        Sealed(RequestContact, claimed.contact),
-        store_id=claimed.store_id,
-        subject_id=claimed.subject_id,
-        purpose=Purpose.RIGHTS_OF_THE_PERSON,
-    )
-    async with work.database.session(claimed.store_id) as session:
-        answers = (await session.execute(_ANSWERS, {"id": claimed.id, "verb": Verb.EXPORT})).all()
+async def _exports(work: Work, claimed: Sequence[Row[Any]]) -> list[tuple[Row[Any], Export]]:
+    """What each archive is made from, with the records that there is room for; without those whose keys are gone."""
+    contacts = await _contacts(work, claimed)
+    known = [one for one in claimed if one.id in contacts]
+    if not known:
+        return []
+    values = {"ids": [one.id for one in known], "rounds": [one.round for one in known]}
+    async with work.database.platform_session() as session:
+        answers = (await session.execute(_ANSWERS, values | {"verb": Verb.EXPORT})).all()
         maps = (await session.scalars(_DATA_MAP)).all()
         made_at = await session.scalar(text("SELECT date_trunc('second', now())"))
-        chunks = await session.execute(_CHUNKS, {"id": claimed.id, "round": claimed.round, "room": IN_MEMORY})
-    export = Export(
-        request_id=claimed.id,
-        store_id=claimed.store_id,
-        subject_id=claimed.subject_id,
-        right=claimed.claim,
-        language=contact.language,
-        opened_at=claimed.opened_at,
-        made_at=made_at,
-        chunks={one.participant: one.answer["chunks"] for one in answers if one.answer["chunks"]},
-        counts={one.participant: one.answer["counts"] for one in answers},
-        data_map=[entry for one in maps for entry in one],
-        database=work.database,
-        vault=work.vault,
-    )
-    await export.keep([(one.participant, one.sequence, one.box) for one in chunks])
-    return export
+        chunks = (await session.execute(_CHUNKS, values | {"room": IN_MEMORY})).all()
+    data_map = [entry for one in maps for entry in one]
+    exports: list[tuple[Row[Any], Export]] = []
+    for one in known:
+        of_one = [answer for answer in answers if answer.request_id == one.id]
+        export = Export(
+            request_id=one.id,
+            store_id=one.store_id,
+            subject_id=one.subject_id,
+            right=one.claim,
+            language=contacts[one.id].language,
+            opened_at=one.opened_at,
+            made_at=made_at,
+            chunks={given.participant: given.answer["chunks"] for given in of_one if given.answer["chunks"]},
+            counts={given.participant: given.answer["counts"] for given in of_one},
+            data_map=data_map,
+            database=work.database,
+            vault=work.vault,
+        )
+        exports.append((one, export))
+    boxes = [(one.request_id, one.participant, one.sequence, one.box) for one in chunks]
+    kept = await keep([export for _, export in exports], boxes, vault=work.vault)
+    return [(one, export) for one, export in exports if one.id in kept]
+
+
+async def _contacts(work: Work, claimed: Sequence[Row[Any]]) -> dict[UUID, RequestContact]:
+    boxes = [ToOpen(Sealed(RequestContact, one.contact), one.store_id, one.subject_id) for one in claimed]
+    opened = await work.vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
+    contacts = {one.id: unless_destroyed(contact) for one, contact in zip(claimed, opened, strict=True)}
+    return {id_: contact for id_, contact in contacts.items() if contact is not None}
 
 
 # --- Who makes it ----------------------------------------------------------------------------------------
@@ -181,9 +249,10 @@ async def _say(work: Work, claimed: Row[Any]) -> None:
                 await session.execute(_HOLD, _mine(claimed) | {"lease": _LEASE_SECONDS})
 
 
-async def _put_back(work: Work, claimed: Row[Any]) -> None:
-    async with work.database.session(claimed.store_id) as session:
-        await session.execute(_HOLD, _mine(claimed) | {"lease": _AGAIN_SECONDS})
+async def _put_back(work: Work, claimed: Sequence[Row[Any]]) -> None:
+    async with work.database.platform_session() as session:
+        for one in claimed:
+            await session.execute(_HOLD, _mine(one) | {"lease": _AGAIN_SECONDS})
 
 
 def _mine(claimed: Row[Any]) -> dict[str, Any]:
@@ -194,10 +263,15 @@ def _mine(claimed: Row[Any]) -> dict[str, Any]:
 
 # The request's row first, as everywhere: an erasure that ends it waits for this, and then finds all there is.
 _STILL_WANTED = text("""
-    SELECT id FROM request WHERE id = :id AND state = 'running' AND round = :round FOR UPDATE
+    SELECT id FROM request JOIN unnest(CAST(:ids AS uuid[]), CAST(:rounds AS bigint[])) AS given (id, round)
+        USING (id, round)
+    WHERE state = 'running' ORDER BY id FOR UPDATE OF request
 """)
 _STILL_MINE = text("""
-    SELECT request_id FROM archive WHERE request_id = :id AND attempts = :attempt AND state = 'making' FOR UPDATE
+    SELECT request_id FROM archive
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS bigint[])) AS given (request_id, attempts)
+        USING (request_id, attempts)
+    WHERE state = 'making' ORDER BY request_id FOR UPDATE OF archive
 """)
 _EMPTY = text("DELETE FROM archive_piece WHERE request_id = :id")
 _PIECE = text("""
@@ -208,7 +282,7 @@ _READY = text("""
     UPDATE archive SET state = 'ready', pieces = :pieces, size = :size, sha256 = :sha256, ready_at = now()
     WHERE request_id = :id
 """)
-_FORGET_CHUNKS = text("DELETE FROM export_chunk WHERE request_id = :id")
+_FORGET_CHUNKS = text("DELETE FROM export_chunk WHERE request_id = ANY(CAST(:ids AS uuid[]))")
 _DROP = text("""
     WITH dropped AS (
         DELETE FROM archive WHERE request_id = :id AND attempts = :attempt AND state = 'making' RETURNING request_id
@@ -217,12 +291,22 @@ _DROP = text("""
 """)
 
 
+async def _still(session: AsyncSession, claimed: Sequence[Row[Any]]) -> set[UUID]:
+    """Those whose archives are still to be made, and by this worker; locked."""
+    given = {
+        "ids": [one.id for one in claimed],
+        "rounds": [one.round for one in claimed],
+        "attempts": [one.attempts for one in claimed],
+    }
+    wanted = set(await session.scalars(_STILL_WANTED, given))
+    return wanted & set(await session.scalars(_STILL_MINE, given))
+
+
 @asynccontextmanager
-async def _changing(work: Work, claimed: Row[Any]) -> AsyncGenerator[Any]:
+async def _changing(work: Work, claimed: Row[Any]) -> AsyncGenerator[AsyncSession]:
     """A transaction in which the archive is still to be made, and by this worker. Raises _Superseded."""
     async with work.database.session(claimed.store_id) as session:
-        wanted = await session.scalar(_STILL_WANTED, {"id": claimed.id, "round": claimed.round})
-        if wanted is None or await session.scalar(_STILL_MINE, _mine(claimed)) is None:
+        if not await _still(session, [claimed]):
             raise _Superseded
         yield session
 
@@ -233,42 +317,72 @@ async def _begin(work: Work, claimed: Row[Any]) -> None:
 
 
 async def _keep(work: Work, claimed: Row[Any], sequence: int, content: bytes) -> None:
-    piece = await _sealed(work, claimed, sequence, content)
-    async with _changing(work, claimed) as session:
-        await session.execute(_PIECE, piece)
-
-
-async def _finish(
-    work: Work, claimed: Row[Any], last: bytes, *, pieces: int, size: int, sha256: bytes
-) -> None:
-    """The last piece, the archive, the end of its chunks and of the request: all of it, or nothing."""
-    piece = await _sealed(work, claimed, pieces - 1, last)
-    values = {"id": claimed.id, "pieces": pieces, "size": size, "sha256": sha256}
-    async with _changing(work, claimed) as session:
-        await session.execute(_PIECE, piece)
-        await session.execute(_READY, values)
-        await session.execute(_FORGET_CHUNKS, {"id": claimed.id})
-        await turn(session, claimed.store_id, [claimed], State.COMPLETED)
-
-
-async def _sealed(work: Work, claimed: Row[Any], sequence: int, content: bytes) -> dict[str, Any]:
-    sealed = await work.vault.seal(
-        ArchivePiece(content=content),
-        store_id=claimed.store_id,
-        subject_id=claimed.subject_id,
-        bucket=str(claimed.id),
-    )
-    if sealed.generation != claimed.generation:
+    [piece] = await _sealed(work, [(claimed, sequence, content)])
+    if piece is None:
         raise SubjectErased
-    return {
-        "id": claimed.id,
-        "sequence": sequence,
-        "store_id": claimed.store_id,
-        "subject_id": claimed.subject_id,
-        "generation": claimed.generation,
-        "size": len(content),
-        "box": sealed.box.payload,
-    }
+    async with _changing(work, claimed) as session:
+        await session.execute(_PIECE, piece)
+
+
+async def _finish(work: Work, made: Sequence[_Made]) -> set[UUID]:
+    """The last pieces, the archives, the end of their chunks and of their requests: of each all of it, or nothing.
+
+    Returns the requests that are complete.
+    """
+    places = [(one, one.pieces - len(one.last) + number) for one in made for number in range(len(one.last))]
+    contents = [content for one in made for content in one.last]
+    sealed = await _sealed(
+        work,
+        [(one.claimed, number, content) for (one, number), content in zip(places, contents, strict=True)],
+    )
+    erased = {one.claimed.id for (one, _), piece in zip(places, sealed, strict=True) if piece is None}
+    whole = [one for one in made if one.claimed.id not in erased]
+    finished: set[UUID] = set()
+    for store_id in dict.fromkeys(one.claimed.store_id for one in whole):
+        async with work.database.session(store_id) as session:
+            of_store = [one for one in whole if one.claimed.store_id == store_id]
+            still = await _still(session, [one.claimed for one in of_store])
+            done = [one for one in of_store if one.claimed.id in still]
+            if done:
+                await session.execute(_PIECE, [piece for piece in sealed if piece and piece["id"] in still])
+                await session.execute(_READY, [_ready(one) for one in done])
+                await session.execute(_FORGET_CHUNKS, {"ids": sorted(still)})
+                await turn(session, store_id, [one.claimed for one in done], State.COMPLETED)
+        finished |= still
+    for one in made:
+        if one.claimed.id in finished:
+            extra = {"request_id": str(one.claimed.id), "count": one.pieces}
+            logger.info("archive is ready", extra=extra)
+    return finished
+
+
+def _ready(made: _Made) -> dict[str, Any]:
+    return {"id": made.claimed.id, "pieces": made.pieces, "size": made.size, "sha256": made.sha256}
+
+
+async def _sealed(work: Work, contents: Sequence[tuple[Row[Any], int, bytes]]) -> list[dict[str, Any] | None]:
+    """A row for each piece; None where its person is erased meanwhile. Raises KeyringUnavailable."""
+    items = [
+        ToSeal(ArchivePiece(content=content), one.store_id, one.subject_id, bucket=str(one.id))
+        for one, _, content in contents
+    ]
+    sealed = await work.vault.seal_many(items)
+    if other := [one for one in sealed if isinstance(one, Problem) and not isinstance(one, SubjectErased)]:
+        raise other[0]
+    return [
+        {
+            "id": one.id,
+            "sequence": sequence,
+            "store_id": one.store_id,
+            "subject_id": one.subject_id,
+            "generation": one.generation,
+            "size": len(content),
+            "box": piece.box.payload,
+        }
+        if isinstance(piece, SealedFor) and piece.generation == one.generation
+        else None
+        for (one, sequence, content), piece in zip(contents, sealed, strict=True)
+    ]
 
 
 async def _drop(work: Work, claimed: Row[Any]) -> None:

@@ -18,7 +18,7 @@ from libs.common.mail import CHANNEL as LETTERS_CHANNEL
 from libs.common.mail import Letter, RequestLetter, WaitingLetter
 from libs.common.personal.data import PersonalData, Sealed
 from libs.common.personal.errors import KeyDestroyed, KeyRestricted, SubjectErased
-from libs.common.personal.vault import SealedFor, ToOpen, ToSeal
+from libs.common.personal.vault import SealedFor, ToOpen, ToSeal, unless_destroyed
 from libs.common.personal.vocabulary import Clock, Purpose
 from libs.common.worker import Work
 from services.privacy import wording
@@ -162,16 +162,8 @@ async def _opened(work: Work, rows: Sequence[Row[Any]], column: str, kind: type[
         return {}
     boxes = [ToOpen(Sealed(kind, getattr(row, column)), row.store_id, row.subject_id) for row in full]
     opened = await work.vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
-    found = {row.notice_id: _unless_destroyed(one) for row, one in zip(full, opened, strict=True)}
+    found = {row.notice_id: unless_destroyed(one) for row, one in zip(full, opened, strict=True)}
     return {notice_id: one for notice_id, one in found.items() if one is not None}
-
-
-def _unless_destroyed(opened: M | Problem) -> M | None:
-    if isinstance(opened, KeyDestroyed):
-        return None
-    if isinstance(opened, Problem):
-        raise opened
-    return opened
 
 
 async def _to_officers(work: Work, rows: Sequence[Row[Any]]) -> list[_Draft]:

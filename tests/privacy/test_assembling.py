@@ -49,6 +49,11 @@ async def make_due(platform: Platform) -> None:
         await session.execute(text("UPDATE archive SET due_at = now()"))
 
 
+async def execute(platform: Platform, statement: str, **values: object) -> None:
+    async with platform.database.session(platform.store_id) as session:
+        await session.execute(text(statement), values)
+
+
 def incompressible(number: int) -> Record:
     return purchase(str(number), name="".join(uuid4().hex for _ in range(500)))
 
@@ -165,6 +170,37 @@ async def test_a_person_whose_keys_are_gone_gets_no_archive(platform: Platform) 
     await platform.assemble()
     assert await platform.state(person, request_id) == "running"
     assert await one(platform, "SELECT count(*) FROM archive") == 0
+
+
+async def test_small_archives_are_made_together_and_none_keeps_another_from_it(platform: Platform) -> None:
+    await platform.assemble()
+    people = [await platform.person() for _ in range(4)]
+    requests = [await answered(platform, person, [[purchase(str(n))]]) for n, person in enumerate(people)]
+    client = platform.keyring.client("privacy")
+    await client.destroy([Erasure(platform.store_id, people[1].subject_id, 1, uuid4())])
+    platform.work.vault.drop(platform.store_id, [people[1].subject_id])
+    await execute(platform, "UPDATE request SET round = round + 1 WHERE id = :id", id=requests[2])
+    assert await assembling.assemble(platform.work) == 4
+    states = [await platform.state(person, id_) for person, id_ in zip(people, requests, strict=True)]
+    assert states == ["completed", "running", "running", "completed"]
+    assert await one(platform, "SELECT count(*) FROM archive") == 2
+    for person, id_ in ((people[0], requests[0]), (people[3], requests[3])):
+        files = opened(await fetch(platform, await link(platform, person, id_)))
+        assert len(json.loads(files.read(f"{SHOP}.json"))["records"]) == 1
+
+
+async def test_an_archive_that_failed_once_or_is_large_is_made_alone(platform: Platform) -> None:
+    await platform.assemble()
+    people = [await platform.person() for _ in range(3)]
+    large = [[incompressible(n) for n in range(20)]]
+    assert len(json.dumps(large)) > assembling._SMALL  # pyright: ignore[reportPrivateUsage]
+    await answered(platform, people[0], large)
+    await answered(platform, people[1], [[purchase("1")]])
+    failed = await answered(platform, people[2], [[purchase("2")]])
+    await execute(platform, "UPDATE archive SET attempts = 1 WHERE request_id = :id", id=failed)
+    made = [await assembling.assemble(platform.work) for _ in range(4)]
+    assert made == [1, 1, 1, 0]
+    assert await one(platform, "SELECT count(*) FROM archive WHERE state = 'ready'") == 3
 
 
 async def test_a_keyring_that_is_away_delays_an_archive(

@@ -48,7 +48,7 @@ from libs.common.settings import ServiceSettings
 
 __all__ = [
     "KeyDestroyed", "KeyRestricted", "KeyringUnavailable", "Opened", "SealedFor", "Sealer", "SubjectErased",
-    "ToOpen", "ToSeal", "Vault", "announce", "normalise",
+    "ToOpen", "ToSeal", "Vault", "announce", "normalise", "unless_destroyed",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -412,6 +412,15 @@ class Vault:
         except ValueError:
             # Whoever rang with something else must not end the listening, nor cost others their news.
             logger.warning("news of destroyed keys was not understood")
+
+
+def unless_destroyed(opened: M | Problem) -> M | None:
+    """What a box held; None where its key was destroyed. Raises any other problem that stands in its place."""
+    if isinstance(opened, KeyDestroyed):
+        return None
+    if isinstance(opened, Problem):
+        raise opened
+    return opened
 
 
 async def announce_store(session: AsyncSession, store_id: UUID) -> None:

@@ -12,11 +12,10 @@ from uuid import UUID
 from sqlalchemy import select
 
 from libs.common.db import Database
-from libs.common.errors import Problem
 from libs.common.events.privacy import ExportedRecords
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed
-from libs.common.personal.vault import ToOpen, Vault
+from libs.common.personal.vault import ToOpen, Vault, unless_destroyed
 from libs.common.personal.vocabulary import Purpose, Source
 from services.privacy.models import ExportChunk
 
@@ -110,14 +109,9 @@ class Export:
                 if source == Source.PERSON or not self.is_portable:
                     yield record
 
-    async def keep(self, boxes: Sequence[tuple[str, int, bytes]]) -> None:
-        """Open boxes for which there is room in memory, by service and number. Raises as `chunk`."""
-        items = [ToOpen(Sealed(ExportedRecords, box), self.store_id, self.subject_id) for _, _, box in boxes]
-        opened = await self.vault.open_many(items, purpose=Purpose.RIGHTS_OF_THE_PERSON)
-        for (service, sequence, box), content in zip(boxes, opened, strict=True):
-            if isinstance(content, Problem):
-                raise content
-            self._opened[service, sequence] = len(box), [_whole(record) for record in content.records]
+    def keep(self, service: str, sequence: int, size: int, records: Sequence[Record]) -> None:
+        """Keep the records of a chunk whose box has so many bytes."""
+        self._opened[service, sequence] = size, [_whole(record) for record in records]
 
     async def chunk(self, service: str, sequence: int) -> list[Record]:
         """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
@@ -126,7 +120,13 @@ class Export:
             box = await self._box(service, sequence)
             while self._opened and len(box) + sum(kept for kept, _ in self._opened.values()) > IN_MEMORY:
                 self._opened.popitem(last=False)
-            await self.keep([(service, sequence, box)])
+            content = await self.vault.open(
+                Sealed(ExportedRecords, box),
+                store_id=self.store_id,
+                subject_id=self.subject_id,
+                purpose=Purpose.RIGHTS_OF_THE_PERSON,
+            )
+            self.keep(service, sequence, len(box), content.records)
         return self._opened[place][1]
 
     async def _box(self, service: str, sequence: int) -> bytes:
@@ -141,6 +141,30 @@ class Export:
         if box is None:
             raise KeyDestroyed
         return box.payload
+
+
+Box = tuple[UUID, str, int, bytes]
+"""Of a chunk: its request, who sent it, its number, and the sealed bytes."""
+
+
+async def keep(exports: Sequence[Export], boxes: Sequence[Box], *, vault: Vault) -> set[UUID]:
+    """Open boxes for which there is room in memory, of all exports in one call. Returns the requests of which none is
+    under a destroyed key. Raises KeyringUnavailable.
+    """
+    by_request = {export.request_id: export for export in exports}
+    whose = [by_request[request_id] for request_id, *_ in boxes]
+    items = [
+        ToOpen(Sealed(ExportedRecords, box), export.store_id, export.subject_id)
+        for export, (*_, box) in zip(whose, boxes, strict=True)
+    ]
+    opened = await vault.open_many(items, purpose=Purpose.RIGHTS_OF_THE_PERSON)
+    whole = set(by_request)
+    for export, (_, service, sequence, box), content in zip(whose, boxes, opened, strict=True):
+        if (known := unless_destroyed(content)) is None:
+            whole.discard(export.request_id)
+        else:
+            export.keep(service, sequence, len(box), known.records)
+    return whole
 
 
 def _whole(record: Record) -> Record:
