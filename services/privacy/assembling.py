@@ -1,8 +1,9 @@
 """Archives are assembled once, when everybody has answered, into sealed pieces; then their requests are complete.
 
 Until the last piece is there nothing of an archive can be fetched. A large one is made alone, as a stream: who makes
-it says so again and again; a worker that falls silent is given up, and the next begins anew, whose pieces take the place
-of the first one's. Small ones, which most are, are made together: what surrounds each costs more than the thing itself.
+it says so again and again; a worker that falls silent is given up, and the next begins anew, whose pieces take the
+place of the first one's. Small ones, which most are, are made together: what surrounds each costs more than the thing
+itself.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ from services.privacy.evidence import ending, placing
 from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.evidence.placing import key_of
 from tests.privacy.conftest import EVERYBODY, Platform
-from tests.privacy.evidence import certified, erased, knows_the_store, log_of, place
+from tests.privacy.evidence import certified, erased, fetched, issue, knows_the_store, log_of, place
 from vitrine import log, merkle, signing
 from vitrine.certificate import Altered
 from vitrine.heads import Head
@@ -359,6 +359,21 @@ async def test_an_administrator_without_the_key_is_found_out_by_the_log_itself(
     assert await hostile.execute(statement, platform.store_id) != "UPDATE 0"
     with pytest.raises(Altered, match=said):
         await audited(platform)
+
+
+async def test_an_entry_that_was_altered_keeps_no_other_certificate_waiting(
+    platform: Platform, hostile: Any
+) -> None:
+    (_, one), (_, other) = await erased(platform), await erased(platform)
+    await place(platform)
+    statement = (
+        "UPDATE evidence_entry SET content = overlay(content placing 'X' from 12) WHERE request_id = $1"
+    )
+    await hostile.execute(statement, one)
+    await issue(platform)
+    assert (await fetched(platform, other))["certificate"]["number"] == 1
+    path = f"{platform.path}/requests/{one}/certificate"
+    assert (await platform.client.get(path, headers=platform.officer())).status_code == 404
 
 
 async def test_two_entries_that_change_places_are_found_out(platform: Platform, hostile: Any) -> None:

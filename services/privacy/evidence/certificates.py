@@ -85,9 +85,9 @@ async def _issue_in(
     session: AsyncSession, store_id: UUID, due: Sequence[Any], *, key: ECKey, now: datetime
 ) -> None:
     requests = [one.request_id for one in due]
-    entries: dict[UUID, list[Said]] = {request_id: [] for request_id in requests}
+    entries: dict[UUID, list[Any]] = {request_id: [] for request_id in requests}
     for row in await fetch(session, _ENTRIES, requests):
-        entries[row.request_id].append(Said(row.index, row.hash, row.content))
+        entries[row.request_id].append(row)
     unplaced = {one.request_id for one in await fetch(session, _UNPLACED, requests)}
     head = await reading.latest_head(session, store_id)
     if head is None:
@@ -98,16 +98,16 @@ async def _issue_in(
     broken: list[UUID] = []
     issued: list[_Issued] = []
     for one in due:
-        said = entries[one.request_id]
-        # A certificate that completes another needs no entry of old: they may be gone.
-        is_early = end_of(said) is None and one.number is None
-        if head is None or one.request_id in unplaced or is_early:
-            later.append(one.request_id)
-            continue
         try:
+            said = [Said(row.index, row.hash, row.content) for row in entries[one.request_id]]
+            # A certificate that completes another needs no entry of old: they may be gone.
+            is_early = end_of(said) is None and one.number is None
+            if head is None or one.request_id in unplaced or is_early:
+                later.append(one.request_id)
+                continue
             body = _body(one, said)
         except (KeyError, TypeError, ValueError):
-            # One that cannot be made keeps no other waiting.
+            # One that cannot be made keeps no other waiting, though somebody may have altered what is said of it.
             logger.exception("a certificate cannot be made", extra={"request_id": str(one.request_id)})
             broken.append(one.request_id)
             continue
