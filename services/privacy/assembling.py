@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from joserfc.jwk import ECKey
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,6 +31,7 @@ from services.privacy.archive import archive
 from services.privacy.archive.export import IN_MEMORY, Export, keep
 from services.privacy.domain.states import State
 from services.privacy.engine.phases import turn
+from services.privacy.evidence.placing import key_of
 from services.privacy.kinds import PIECE_BYTES, ArchivePiece, RequestContact
 
 logger = logging.getLogger(__name__)
@@ -107,27 +107,27 @@ async def assemble(work: Work) -> int:
 
 async def _make(claimed: Sequence[Row[Any]], work: Work) -> set[UUID]:
     """Returns the requests that are complete; the others have ended otherwise, or their archive is another's."""
-    exports = await _exports(work, claimed)
+    exports, key = await _exports(work, claimed), key_of(work.settings)
     match exports:
         case []:
             return set()
         case [(one, export)]:
             async with _holding(work, one):
-                made = [await _large(work, one, export)]
+                made = [await _large(work, one, export, key)]
         case _:
-            made = [await _small(work, one, export) for one, export in exports]
+            made = [await _small(one, export, key) for one, export in exports]
     return await _finish(work, [one for one in made if one is not None])
 
 
-async def _small(work: Work, claimed: Row[Any], export: Export) -> _Made:
-    pieces = [piece async for piece in _of_one_size(archive(export, key=_key(work)))]
+async def _small(claimed: Row[Any], export: Export, key: ECKey) -> _Made:
+    pieces = [piece async for piece in _of_one_size(archive(export, key=key))]
     # Nothing of a small archive is waited for, and whoever else runs here has waited for it.
     await asyncio.sleep(0)
     content = b"".join(pieces)
     return _Made(claimed, pieces, len(pieces), len(content), hashlib.sha256(content).digest())
 
 
-async def _large(work: Work, claimed: Row[Any], export: Export) -> _Made | None:
+async def _large(work: Work, claimed: Row[Any], export: Export, key: ECKey) -> _Made | None:
     digest = hashlib.sha256()
     size = pieces = 0
     last = b""
@@ -135,7 +135,7 @@ async def _large(work: Work, claimed: Row[Any], export: Export) -> _Made | None:
         # The first to make it finds nothing that another left.
         if claimed.attempts > 1:
             await _begin(work, claimed)
-        async for piece in _of_one_size(archive(export, key=_key(work))):
+        async for piece in _of_one_size(archive(export, key=key)):
             if last:
                 await _keep(work, claimed, pieces - 1, last)
             last = piece
@@ -145,10 +145,6 @@ async def _large(work: Work, claimed: Row[Any], export: Export) -> _Made | None:
     except (KeyDestroyed, SubjectErased, _Superseded):
         return None
     return _Made(claimed, [last], pieces, size, digest.digest())
-
-
-def _key(work: Work) -> ECKey:
-    return ECKey.import_key(orjson.loads(work.settings.service_key.get_secret_value()))
 
 
 async def _of_one_size(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -330,13 +326,13 @@ async def _finish(work: Work, made: Sequence[_Made]) -> set[UUID]:
 
     Returns the requests that are complete.
     """
-    places = [(one, one.pieces - len(one.last) + number) for one in made for number in range(len(one.last))]
-    contents = [content for one in made for content in one.last]
-    sealed = await _sealed(
-        work,
-        [(one.claimed, number, content) for (one, number), content in zip(places, contents, strict=True)],
-    )
-    erased = {one.claimed.id for (one, _), piece in zip(places, sealed, strict=True) if piece is None}
+    last = [
+        (one.claimed, number, content)
+        for one in made
+        for number, content in enumerate(one.last, one.pieces - len(one.last))
+    ]
+    sealed = await _sealed(work, last)
+    erased = {claimed.id for (claimed, *_), piece in zip(last, sealed, strict=True) if piece is None}
     whole = [one for one in made if one.claimed.id not in erased]
     finished: set[UUID] = set()
     for store_id in dict.fromkeys(one.claimed.store_id for one in whole):

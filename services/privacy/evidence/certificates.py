@@ -102,7 +102,7 @@ async def _issue_in(
             said = [Said(row.index, row.hash, row.content) for row in entries[one.request_id]]
             # A certificate that completes another needs no entry of old: they may be gone.
             is_early = end_of(said) is None and one.number is None
-            if head is None or one.request_id in unplaced or is_early:
+            if one.request_id in unplaced or is_early:
                 later.append(one.request_id)
                 continue
             body = _body(one, said)
@@ -113,7 +113,7 @@ async def _issue_in(
             continue
         if body is not None:
             issued.append(_issued(one, body, head, key=key, now=now))
-    if head is not None and issued:
+    if issued:
         await fetch(session, _ISSUED, store_id, now, head.size, *map(list, zip(*issued, strict=True)))
         await note(session, store_id, [_certified(one) for one in issued], now=now)
     await fetch(session, _NO_LONGER_DUE, [*set(requests).difference(later, broken)])

@@ -11,8 +11,8 @@ from libs.common.db import Database
 from libs.common.errors import NotFound, Problem
 from libs.common.http import Page, cursor_at, position_in
 from libs.common.personal.data import Sealed
-from libs.common.personal.errors import KeyDestroyed, SubjectErased
-from libs.common.personal.vault import ToOpen, Vault
+from libs.common.personal.errors import SubjectErased
+from libs.common.personal.vault import ToOpen, Vault, unless_destroyed
 from libs.common.personal.vocabulary import Purpose
 from services.privacy.desk_schemas import NoteView, ProposalView, Question
 from services.privacy.domain.notes import About
@@ -102,9 +102,8 @@ async def opened(
 
 
 def _view(row: RequestNote, found: NoteText | Problem) -> NoteView:
-    if isinstance(found, Problem) and not isinstance(found, KeyDestroyed):
-        raise found
-    text = found.text if isinstance(found, NoteText) else None
+    note = unless_destroyed(found)
+    text = note.text if note is not None else None
     return NoteView(id=row.id, about=About(row.about), author=row.author, at=row.at, text=text)
 
 
