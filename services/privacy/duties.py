@@ -23,14 +23,15 @@ _ISSUED_AGAIN_AT_ONCE = 50
 
 _OVERDUE = text(f"""
     SELECT {COLUMNS} FROM request
-    WHERE id IN (SELECT request_id FROM task WHERE next_issue_at <= now() AND participant <> 'keyring'
+    WHERE id IN (SELECT request_id FROM task
+                 WHERE next_issue_at <= now() AND participant <> 'keyring' AND recipient_id IS NULL
                  ORDER BY next_issue_at LIMIT :limit)
     ORDER BY id FOR UPDATE SKIP LOCKED
 """)  # noqa: S608 - a constant of the engine
 _ISSUED = text("""
     UPDATE task SET attempts = attempts + 1,
         next_issue_at = now() + make_interval(secs => least(:longest, :first * 2 ^ least(attempts + 1, 20)))
-    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND participant <> 'keyring'
+    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND participant <> 'keyring' AND recipient_id IS NULL
         AND next_issue_at <= now() AND state IN ('waiting', 'failed')
     RETURNING request_id, participant, verb, attempts
 """)

@@ -28,6 +28,7 @@ from libs.common.throttle import Counting
 from services.privacy.domain.decisions import Decision
 from services.privacy.domain.holds import Ground
 from services.privacy.domain.notes import About
+from services.privacy.domain.parts import Leaving
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import OVER, State, TaskState
 from services.privacy.domain.verification import MediaType, Outcome, Way
@@ -69,6 +70,29 @@ class Participant(Base):
     announced_at: Mapped[datetime]
     prepares: Mapped[bool] = mapped_column(server_default="false")
     """Whether it is asked before anything of an erasure is destroyed."""
+
+
+class Departure(Base):
+    """A participant that left, and who has its data now: the platform's, not a store's."""
+
+    __tablename__ = "departure"
+    __table_args__ = (
+        PrimaryKeyConstraint("name", "departed_at"),
+        CheckConstraint(f"ground IN ({_words(Leaving)})", name="ground"),
+    )
+
+    name: Mapped[str] = mapped_column(info=_NAME)
+    departed_at: Mapped[datetime]
+    departed_by: Mapped[UUID]
+    """An account of the platform's staff."""
+    ground: Mapped[str] = mapped_column(info=_WORD)
+    successor: Mapped[str | None] = mapped_column(info=_NAME)
+    public_key: Mapped[dict[str, Any]] = mapped_column(JSONB, info=impersonal("a public key"))
+    """What it signed until then can still be checked."""
+    data_map: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, info=impersonal("declarations"))
+    readmitted_at: Mapped[datetime | None]
+    """From then on the name can be announced again."""
+    readmitted_by: Mapped[UUID | None]
 
 
 class Request(Base):
@@ -360,11 +384,17 @@ class Task(Base):
         CheckConstraint(f"state IN ({_words(TaskState)})", name="state"),
         Index(
             "ix_task_due", "next_issue_at",
-            postgresql_where=text("next_issue_at IS NOT NULL AND participant <> 'keyring'"),
+            postgresql_where=text(
+                "next_issue_at IS NOT NULL AND participant <> 'keyring' AND recipient_id IS NULL"
+            ),
         ),
         Index(
             "ix_task_keyring", "next_issue_at",
             postgresql_where=text("next_issue_at IS NOT NULL AND participant = 'keyring'"),
+        ),
+        Index(
+            "ix_task_recipient", "recipient_id", "next_issue_at",
+            postgresql_where=text("next_issue_at IS NOT NULL AND recipient_id IS NOT NULL"),
         ),
     )  # fmt: skip
 
@@ -372,6 +402,10 @@ class Task(Base):
     participant: Mapped[str] = mapped_column(info=_NAME)
     verb: Mapped[str] = mapped_column(info=_WORD)
     store_id: Mapped[UUID]
+    recipient_id: Mapped[UUID | None]
+    """Of somebody outside, who is reached by a delivery and never asked on the broker."""
+    asked_at: Mapped[datetime | None]
+    """Since when it is waited for; None: its phase has not come."""
     state: Mapped[str] = mapped_column(info=_WORD, server_default="waiting")
     attempts: Mapped[int] = mapped_column(server_default="0")
     next_issue_at: Mapped[datetime | None]

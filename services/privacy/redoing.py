@@ -107,10 +107,10 @@ _FORGOTTEN = text("""
 """)
 # What is under way is waited for anew: the phase does not end before it is done, or looked at, again.
 _UNDER_WAY = text("""
-    UPDATE task SET state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = now()
+    UPDATE task SET state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = now(), asked_at = now()
     FROM request
     WHERE request.id = task.request_id AND request.state IN ('running', 'checking')
-        AND task.participant = :participant AND task.answered_at >= :since
+        AND task.participant = :participant AND task.answered_at >= :since AND task.state <> 'settled'
         AND (request.state = 'running' AND task.verb = ANY(CAST(:verbs AS text[]))
             OR request.state = 'checking' AND task.verb = 'verify-erased')
     RETURNING request.id

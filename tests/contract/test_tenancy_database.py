@@ -27,6 +27,7 @@ OF_THE_PLATFORM: Mapping[str, str] = {
     "broker_seen": "identity of the log that was sent to",
     "cluster": "the embedded log",
     "dead_event": "records that could not be handled, of which the store may be what cannot be read",
+    "departure": "which participants left",
     "destroyed_key": "random ids: the log must not say whose key it was",
     "log_identity": "which destruction log this is",
     "log_seen": "which destruction log the keyring wrote to",

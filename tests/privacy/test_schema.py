@@ -15,8 +15,8 @@ from tests.privacy.conftest import Platform
 
 # Names of topics, keys and services, of no store.
 OF_THE_PLATFORM = {
-    "alembic_version", "announcement", "broker_seen", "dead_event", "participant", "published_key", "restoration",
-    "returned",
+    "alembic_version", "announcement", "broker_seen", "dead_event", "departure", "participant", "published_key",
+    "restoration", "returned",
 }  # fmt: skip
 
 

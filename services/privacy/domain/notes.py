@@ -16,3 +16,5 @@ class About(StrEnum):
     """Of the person; it starts the clock again."""
     REASON = "reason"
     """Of a decision; the person is told."""
+    SETTLEMENT = "settlement"
+    """Why somebody answered for a participant."""

@@ -54,9 +54,17 @@ class TaskState(StrEnum):
     NOTHING_HELD = "nothing-held"
     RETAINED = "retained"
     FAILED = "failed"
+    RECEIVED = "received"
+    """A recipient has the task, and must still say that it is done."""
+    TOLD = "told"
+    """A recipient that answers for itself (GDPR, Art. 19) has word of it, and nothing more is expected."""
+    SETTLED = "settled"
+    """Somebody answered for it, with a reason on record."""
 
 
-TERMINAL = frozenset({TaskState.DONE, TaskState.NOTHING_HELD, TaskState.RETAINED})
+TERMINAL = frozenset(
+    {TaskState.DONE, TaskState.NOTHING_HELD, TaskState.RETAINED, TaskState.TOLD, TaskState.SETTLED}
+)
 
 KEYRING = "keyring"
 """The keyring's part of a request is a row like any participant's; nobody can announce this name."""

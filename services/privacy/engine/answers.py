@@ -28,14 +28,24 @@ from services.privacy.engine.phases import (
     let_go,
     turn,
 )
-from services.privacy.engine.tasks import COLUMNS, Answer, is_led, is_part, traces_of, verb_of, verbs_of
+from services.privacy.engine.tasks import (
+    COLUMNS,
+    IS_TERMINAL,
+    IS_UNANSWERED,
+    Answer,
+    is_led,
+    is_part,
+    traces_of,
+    verb_of,
+    verbs_of,
+)
 
 _LOCK = text(f"""
     SELECT {COLUMNS} FROM request
     WHERE store_id = :store_id AND id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
 """)  # noqa: S608 - a constant of this package
 # What is terminal stays as it is: a late, doubled or contradictory answer changes nothing.
-_ANSWERED = text("""
+_ANSWERED = text(f"""
     WITH answered AS (
         UPDATE task SET state = given.state, answer = CAST(given.answer AS jsonb), answered_at = now(),
             next_issue_at = CASE WHEN given.state = 'failed'
@@ -44,24 +54,24 @@ _ANSWERED = text("""
             CAST(:states AS text[]), CAST(:answers AS text[]), CAST(:noted AS text[]))
             AS given (request_id, participant, verb, state, answer, noted)
         WHERE task.request_id = given.request_id AND task.participant = given.participant AND task.verb = given.verb
-            AND task.state IN ('waiting', 'failed') AND task.store_id = :store_id
+            AND task.{IS_UNANSWERED} AND task.store_id = :store_id
         RETURNING task.request_id, task.store_id, task.participant, task.verb, given.noted
     ), evidence AS (
         INSERT INTO evidence_pending (store_id, request_id, kind, facts)
         SELECT store_id, request_id, 'answered', CAST(noted AS jsonb) FROM answered
     )
     SELECT request_id, participant, verb FROM answered
-""")
-# A preview that found obligations, or values that no model takes, is for somebody to look at.
-_PARTS = text("""
-    SELECT request_id, array_agg(DISTINCT state) AS states, coalesce(bool_or(
-        answer -> 'obligations' <> '[]'::jsonb OR answer -> 'refused' <> '[]'::jsonb), false) AS unclear,
-        bool_and(participant = 'keyring' OR state IN ('done', 'nothing-held', 'retained')) AS but_keyring
+""")  # noqa: S608 - a constant of this package
+# A preview that found obligations, or values that no model takes, or that nobody made, is for somebody to look at.
+_PARTS = text(f"""
+    SELECT request_id, array_agg(DISTINCT state) AS states, coalesce(bool_or(state = 'settled'
+        OR answer -> 'obligations' <> '[]'::jsonb OR answer -> 'refused' <> '[]'::jsonb), false) AS unclear,
+        bool_and(participant = 'keyring' OR {IS_TERMINAL}) AS but_keyring
     FROM task
     WHERE request_id = ANY(CAST(:requests AS uuid[]))
         AND (request_id, verb) IN (SELECT * FROM unnest(CAST(:requests AS uuid[]), CAST(:verbs AS text[])))
     GROUP BY request_id ORDER BY request_id
-""")
+""")  # noqa: S608 - a constant of this package
 
 
 async def record(

@@ -24,6 +24,7 @@ from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, PART_PAUSE, State
 from services.privacy.engine.tasks import (
     COLUMNS,
+    IS_UNANSWERED,
     RUNS,
     SOURCE,
     ids_of,
@@ -64,41 +65,46 @@ _NOTE_ISSUED = """
 # Whoever announced itself and whoever is expected: one row each, in the transaction that begins the phase.
 _EXPECT = text(f"""
     WITH asked AS (
-        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
+        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at, asked_at)
         SELECT request.id, name, CAST(:verb AS text), request.store_id, CASE
             WHEN name = 'keyring' THEN greatest(now(), request.begins_at)
-            WHEN NOT :led THEN now() + make_interval(secs => :first) END
+            WHEN NOT :led THEN now() + make_interval(secs => :first) END, CASE
+            WHEN name = 'keyring' THEN greatest(now(), request.begins_at)
+            WHEN NOT :led THEN now() END
         FROM request,
             (SELECT name FROM participant UNION SELECT unnest(CAST(:expected AS text[]))) AS everybody (name)
         WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id
         ON CONFLICT (request_id, participant, verb) DO UPDATE SET
-            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at,
+            asked_at = excluded.asked_at
         RETURNING task.request_id, task.store_id, task.participant, task.verb
     ){_NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
 # Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
 _EXPECT_PREPARATIONS = text(f"""
     WITH asked AS (
-        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at)
-        SELECT request.id, name, 'prepare', request.store_id, now() + make_interval(secs => :first)
+        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at, asked_at)
+        SELECT request.id, name, 'prepare', request.store_id, now() + make_interval(secs => :first), now()
         FROM request, participant
         WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id AND prepares
         ON CONFLICT (request_id, participant, verb) DO UPDATE SET
-            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at,
+            asked_at = excluded.asked_at
         RETURNING task.request_id, task.store_id, task.participant, task.verb
     ), waiting AS (
-        UPDATE task SET next_issue_at = NULL FROM asked
+        UPDATE task SET next_issue_at = NULL, asked_at = NULL FROM asked
         WHERE task.request_id = asked.request_id AND task.participant = 'keyring' AND task.verb = 'erase'
     ), noted AS ({_NOTE_ISSUED})
     SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
 """)  # noqa: S608 - a constant of this module
-# Who was asked to erase is asked whether it did.
+# Who was asked to erase is asked whether it did, but for whom somebody else answered, and who is told outside.
+_ERASED_ITSELF = "verb = 'erase' AND state <> 'settled' AND recipient_id IS NULL"
 _EXPECT_CHECKS = text(f"""
     WITH asked AS (
-        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
+        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at, asked_at)
         SELECT request_id, participant, 'verify-erased', store_id,
-            now() + CASE WHEN participant = 'keyring' THEN interval '0' ELSE make_interval(secs => :first) END
-        FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
+            now() + CASE WHEN participant = 'keyring' THEN interval '0' ELSE make_interval(secs => :first) END, now()
+        FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND {_ERASED_ITSELF} AND store_id = :store_id
         RETURNING request_id, store_id, participant, verb
     ){_NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
@@ -108,10 +114,11 @@ _EXPECT_CHECKS = text(f"""
 # which lets the old keys go, comes last.
 _EXPECT_CHECKS_OF_PARTS = text(f"""
     WITH asked AS (
-        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at)
+        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at, asked_at)
         SELECT request_id, participant, 'verify-erased', store_id,
+            CASE WHEN participant <> 'keyring' THEN now() + make_interval(secs => :part) END,
             CASE WHEN participant <> 'keyring' THEN now() + make_interval(secs => :part) END
-        FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'erase' AND store_id = :store_id
+        FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND {_ERASED_ITSELF} AND store_id = :store_id
         RETURNING request_id, store_id, participant, verb
     ){_NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
@@ -165,13 +172,15 @@ async def _begin_preparations(
     await publish_all(session, tasks, store_id=store_id, source=SOURCE)
 
 
-_PREPARED = text("""
-    UPDATE task SET next_issue_at = greatest(now(), request.begins_at) FROM request
+_PREPARED = text(f"""
+    UPDATE task SET next_issue_at = greatest(now(), request.begins_at),
+        asked_at = greatest(now(), request.begins_at)
+    FROM request
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
         AND task.participant = 'keyring' AND task.verb = 'erase' AND task.state = 'waiting'
         AND NOT EXISTS (SELECT FROM task AS other WHERE other.request_id = request.id AND other.verb = 'prepare'
-            AND other.state IN ('waiting', 'failed'))
-""")
+            AND other.{IS_UNANSWERED})
+""")  # noqa: S608 - a constant of this package
 
 
 async def let_begin(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
@@ -212,9 +221,9 @@ _NOTE_HELD = text(f"""
     RETURNING {COLUMNS}
 """)  # noqa: S608 - a constant of this package
 _FIRST_ISSUED = text("""
-    UPDATE task SET next_issue_at = now() + make_interval(secs => :first)
+    UPDATE task SET next_issue_at = now() + make_interval(secs => :first), asked_at = now()
     WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = ANY(CAST(:verbs AS text[])) AND participant <> 'keyring'
-        AND store_id = :store_id AND state = 'waiting'
+        AND store_id = :store_id AND state = 'waiting' AND recipient_id IS NULL
 """)
 
 
@@ -240,7 +249,7 @@ async def follow_keyring(session: AsyncSession, store_id: UUID, requests: Sequen
 
 
 _LET_GO = text("""
-    UPDATE task SET next_issue_at = now()
+    UPDATE task SET next_issue_at = now(), asked_at = now()
     WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'verify-erased' AND participant = 'keyring'
         AND store_id = :store_id AND state = 'waiting' AND next_issue_at IS NULL
 """)
@@ -350,14 +359,16 @@ _DROP_CHECKS = text("""
     DELETE FROM task
     WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'verify-erased' AND store_id = :store_id
 """)
-# An erasure begins again with the keys; an export is issued again to everybody, after a pause that grows.
+# An erasure begins again with the keys; an export is issued again to everybody, after a pause that grows. Whoever was
+# answered for stays so, and who was told outside has been.
 _WAIT_AGAIN = text("""
     UPDATE task SET state = 'waiting', answer = NULL, answered_at = NULL, attempts = task.attempts + 1,
         next_issue_at = CASE WHEN verb = 'export' OR participant = 'keyring'
-            THEN now() + make_interval(secs => least(:longest, :first * 2 ^ least(request.round - 2, 20))) END
+            THEN now() + make_interval(secs => least(:longest, :first * 2 ^ least(request.round - 2, 20))) END,
+        asked_at = CASE WHEN verb = 'export' OR participant = 'keyring' THEN now() END
     FROM request
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
-        AND task.verb IN ('export', 'erase')
+        AND task.verb IN ('export', 'erase') AND task.state <> 'settled' AND task.recipient_id IS NULL
 """)
 
 

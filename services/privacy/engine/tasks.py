@@ -11,7 +11,7 @@ from libs.common.events.privacy import Held, Life, Proposal, TaskIssued, Verb
 from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Category, Purpose
 from services.privacy.domain.rights import Right
-from services.privacy.domain.states import KEYRING_LEADS, State, TaskState
+from services.privacy.domain.states import KEYRING_LEADS, TERMINAL, State, TaskState
 from services.privacy.models import Request
 
 SOURCE = "privacy"
@@ -21,6 +21,15 @@ COLUMNS = (
     " escalated_at, due_on, overdue_at, extension, begins_at, version, retired, also, held"
 )
 """Of a request, as the engine reads it."""
+
+
+def _words(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in sorted(words))
+
+
+IS_TERMINAL = f"state IN ({_words(TERMINAL)})"
+IS_UNANSWERED = f"state IN ({_words(set(TaskState) - TERMINAL)})"
+"""Of a task, in SQL."""
 
 RUNS: Mapping[Right, Verb] = {
     Right.ACCESS: Verb.EXPORT,

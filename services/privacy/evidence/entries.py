@@ -37,6 +37,8 @@ class Step(StrEnum):
     ISSUED = "issued"
     """A phase began: who was asked what."""
     ANSWERED = "answered"
+    SETTLED = "settled"
+    """Somebody answered for a participant."""
     ANEW = "anew"
     """Another round: what was answered before does not count."""
     RUNNING = "running"

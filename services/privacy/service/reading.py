@@ -16,7 +16,7 @@ from libs.common.http import Page, cursor_at, position_in
 from services.privacy.authorities import supervisor_of
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
-from services.privacy.domain.states import OVER, State, TaskState
+from services.privacy.domain.states import OVER, TERMINAL, State
 from services.privacy.domain.verification import ALIKE_WITHIN
 from services.privacy.engine.people import of_person
 from services.privacy.engine.tasks import lives_of
@@ -256,7 +256,7 @@ async def participants(session: AsyncSession, *, expected: Sequence[str]) -> lis
     announced = {one.name: one for one in await session.scalars(select(Participant))}
     counted = await session.execute(
         select(Task.participant, func.count().label("number"))
-        .where(Task.state.in_([TaskState.WAITING, TaskState.FAILED]), Task.next_issue_at.is_not(None))
+        .where(Task.state.not_in(TERMINAL), Task.next_issue_at.is_not(None), Task.recipient_id.is_(None))
         .group_by(Task.participant)
     )
     waiting = {row.participant: row.number for row in counted}
