@@ -133,7 +133,7 @@ def _compare(certificate: Document, entries: Sequence[Document]) -> None:
     request = certificate["request"]
     if end is None or (end["step"], end["at"]) != (request["outcome"], request["ended_at"]):
         raise Altered("The log has another end of this request than the certificate.")
-    answers = [one for one in entries if one["step"] == "answered"]
+    answers = [one for one in entries if one["step"] in {"answered", "settled"}]
     for part in certificate["participants"]:
         _compare_part(certificate, part, answers)
     if (keys := certificate["keys"]) is not None:
@@ -146,8 +146,11 @@ def _compare_part(certificate: Document, part: Document, answers: Sequence[Docum
     name = part["participant"]
     own = [one for one in answers if one["facts"]["participant"] == name]
     given = next((one["facts"] for one in reversed(own) if one["at"] == part["answered_at"]), None)
-    if given is None or (given["outcome"], given.get("counts") or {}) != (part["outcome"], part["counts"]):
+    if given is None or (_outcome(given), given.get("counts") or {}) != (part["outcome"], part["counts"]):
         raise Altered(f"The log has another answer of “{name}” than the certificate.")
+    for word, value in part.get("settled", {}).items():
+        if given.get(word) != value:
+            raise Altered(f"The log says otherwise why others answered for “{name}”.")
     kept = [
         {key: one[key] for key in one if key not in {"participant", "ended_on"}}
         for one in certificate["kept"]
@@ -160,6 +163,11 @@ def _compare_part(certificate: Document, part: Document, answers: Sequence[Docum
         said = (found.get("outcome"), found.get("reread") or [], found.get("skipped") or {})
         if said != (checked["outcome"], checked["reread"], checked["skipped"]):
             raise Altered(f"The log has another re-read of “{name}” than the certificate.")
+
+
+def _outcome(given: Document) -> str:
+    """Of whoever joined during the check there is nothing else."""
+    return "checked" if given["verb"] == "verify-erased" else given["outcome"]
 
 
 def _count_signed(
@@ -224,6 +232,9 @@ def in_words(checked: Checked) -> list[str]:
 def _part(part: Document) -> list[str]:
     counts = ", ".join(f"{number} {name}" for name, number in part["counts"].items())
     lines = [f"{part['participant']}: {part['outcome']}{f' ({counts})' if counts else ''}"]
+    if (settled := part.get("settled")) is not None:
+        told = ", ".join(value for value in settled.values() if value)
+        lines.append(f"  others answered for it, and nothing is claimed of it: {told}")
     if (checked := part["checked"]) is not None:
         lines += _reread(part["participant"], checked)
     lines += [

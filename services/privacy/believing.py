@@ -11,6 +11,7 @@ from libs.common.events import Received
 from libs.common.events.privacy import RowsCleaned, StoreCleaned, TaskAnswered
 from libs.common.personal.answers import Forged, check
 from libs.common.telemetry import meter
+from services.privacy.domain.parts import Unwanted
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ A = TypeVar("A", TaskAnswered, RowsCleaned, StoreCleaned)
 _KEYS = "SELECT name, public_key FROM participant WHERE name = ANY($1::text[])"
 
 _refused = meter.create_counter(
-    "privacy.answers.refused", description="Answers and announcements not believed."
+    "privacy.answers.refused", description="Answers and announcements that change nothing, by the reason."
 )
 
 
@@ -40,7 +41,13 @@ def _is_signed(event: Received[A], keys: dict[str, Any]) -> bool:
     return True
 
 
-def refuse(what: str, participant: str) -> None:
-    """Count and log something that is not believed."""
-    _refused.add(1, {"what": what, "participant": participant})
-    logger.warning("not believed", extra={"outcome": what, "participant": participant})
+def refuse(what: str, participant: str, reason: Unwanted = Unwanted.FORGED) -> None:
+    """Count and log something that changes nothing."""
+    _refused.add(1, {"what": what, "participant": participant, "reason": reason})
+    # What comes late or twice is the way of a log that delivers at least once.
+    level = logging.INFO if reason in {Unwanted.DOUBLED, Unwanted.LATE} else logging.WARNING
+    logger.log(
+        level,
+        "not believed" if reason is Unwanted.FORGED else "not taken",
+        extra={"outcome": what, "participant": participant, "reason": reason},
+    )

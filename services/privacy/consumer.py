@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import orjson
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import ring_after_commit
 from libs.common.ending import Endings
 from libs.common.events import Received
 from libs.common.events.identity import AccountEnded, EmailConfirmed, EmailRemoved, StoreEnded, StoreOpened
@@ -40,16 +42,17 @@ from services.privacy import (
     watching,
 )
 from services.privacy.believing import believed, refuse
+from services.privacy.domain.parts import Unwanted
 from services.privacy.domain.problems import TooManySubjects
-from services.privacy.domain.states import KEYRING, TaskState
-from services.privacy.engine import people
+from services.privacy.domain.states import KEYRING, RECIPIENT, TaskState
+from services.privacy.engine import joining, leaving, people
 from services.privacy.engine.answers import record
 from services.privacy.engine.archives import ARCHIVES
 from services.privacy.engine.chunks import keep_chunks
 from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
-from services.privacy.models import Base, Participant, RemovedEmail
+from services.privacy.models import Base, Departure, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
 from services.privacy.retention import clocks, expiring, moving, periods
 from services.privacy.settings import Settings, present
@@ -59,7 +62,9 @@ logger = logging.getLogger(__name__)
 
 @batched
 async def on_announced(session: AsyncSession, events: Sequence[Received[ParticipantAnnounced]]) -> None:
-    """Know who answers. A name keeps the key it came with; ours are those the platform was set up with."""
+    """Know who answers. A name keeps the key it came with; ours are those the platform was set up with. One that left
+    is refused until it is let in again, and one that is new gets its part of what is open.
+    """
     pinned = present().service_keys
     for event in events:
         announced = event.data
@@ -67,8 +72,10 @@ async def on_announced(session: AsyncSession, events: Sequence[Received[Particip
         key = pinned.get(announced.participant) or (
             row.public_key if row is not None else announced.public_key
         )
-        if announced.participant == KEYRING or _point(key) != _point(announced.public_key):
+        if _is_reserved(announced.participant) or _point(key) != _point(announced.public_key):
             refuse("ParticipantAnnounced", announced.participant)
+        elif row is None and await _left_after(session, announced.participant, event.envelope.time):
+            refuse("ParticipantAnnounced", announced.participant, Unwanted.DEPARTED)
         elif row is None or row.announced_at < event.envelope.time:
             values = {
                 "public_key": announced.public_key,
@@ -78,10 +85,27 @@ async def on_announced(session: AsyncSession, events: Sequence[Received[Particip
             }
             await session.execute(
                 upsert(Participant)
-                .values(name=announced.participant, **values)
+                .values(name=announced.participant, joining_until=datetime.now(UTC) + joining.WHILE, **values)
                 .on_conflict_do_update(index_elements=[Participant.name], set_=values)
             )
             await session.flush()
+            ring_after_commit(session, joining.CHANNEL)
+
+
+def _is_reserved(name: str) -> bool:
+    """The keyring's name and those of recipients are given to nobody."""
+    return name == KEYRING or name.startswith(RECIPIENT)
+
+
+async def _left_after(session: AsyncSession, name: str, announced_at: datetime) -> bool:
+    """Whether a participant is gone, or was when it said so: an old announcement does not bring it back."""
+    left = await session.scalars(
+        select(Departure).where(
+            Departure.name == name,
+            Departure.readmitted_at.is_(None) | (Departure.departed_at >= announced_at),
+        )
+    )
+    return left.first() is not None
 
 
 def _point(key: dict[str, object]) -> tuple[object, ...]:
@@ -192,6 +216,8 @@ HANDLERS: Handlers = {
 DUTIES: Sequence[Duty] = (
     Duty("keyring", key_tasks.ask_keyring, timedelta(seconds=1), channel=KEYRING_TASKS),
     Duty("issue again", duties.issue_again, timedelta(seconds=1)),
+    Duty("let participants join", joining.join, timedelta(seconds=1), channel=joining.CHANNEL),
+    Duty("let participants leave", leaving.hand_over, timedelta(seconds=1), channel=joining.CHANNEL),
     Duty("write letters", letters.write, timedelta(seconds=1), channel=NOTICES),
     # Two, so that an archive of a million rows keeps only half of the others waiting.
     Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),

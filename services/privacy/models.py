@@ -70,6 +70,8 @@ class Participant(Base):
     announced_at: Mapped[datetime]
     prepares: Mapped[bool] = mapped_column(server_default="false")
     """Whether it is asked before anything of an erasure is destroyed."""
+    joining_until: Mapped[datetime | None]
+    """Until nothing that is open can lack it any more: it gets its part of what was opened before."""
 
 
 class Departure(Base):
@@ -90,6 +92,8 @@ class Departure(Base):
     public_key: Mapped[dict[str, Any]] = mapped_column(JSONB, info=impersonal("a public key"))
     """What it signed until then can still be checked."""
     data_map: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, info=impersonal("declarations"))
+    handed_over_at: Mapped[datetime | None]
+    """Since then nothing that is open waits for it."""
     readmitted_at: Mapped[datetime | None]
     """From then on the name can be announced again."""
     readmitted_by: Mapped[UUID | None]

@@ -19,6 +19,7 @@ from services.privacy.domain.rights import Law, Misused, RightName, check, named
 from services.privacy.domain.states import State, TaskState
 from services.privacy.domain.verification import Channel, MediaType, Proof, Way
 from services.privacy.domain.verification import Outcome as DocumentOutcome
+from services.privacy.participant_schemas import Departed, SettlementView
 
 
 class CorrectionAsked(BaseModel):
@@ -161,8 +162,10 @@ class Part(BaseModel):
     counts: dict[str, int] = Field({}, description="Rows, or keys, by what they are.")
     retained: list[Retained] = Field([], description="What the law keeps: why, and until when.")
     reason: str = ""
+    asked_at: datetime | None = Field(None, description="Absent while others come first.")
     answered_at: datetime | None = None
     attempts: int = Field(0, description="How often it was issued again.")
+    settlement: SettlementView | None = Field(None, description="Where somebody answered for it.")
 
 
 class Stop(BaseModel):
@@ -324,21 +327,6 @@ class NewCheck(BaseModel):
 # --- Who answers -----------------------------------------------------------------------------------------
 
 
-class ParticipantView(BaseModel):
-    """Who answers requests."""
-
-    name: str
-    announced_at: datetime | None = Field(None, description="Absent: expected, and never heard of.")
-    public_key: dict[str, Any] | None = Field(None, description="The JWK its answers are checked with.")
-    waiting: int = Field(description="Tasks of this participant that have no answer yet.")
-
-
-class ParticipantList(BaseModel):
-    """Everybody who answers requests."""
-
-    items: list[ParticipantView]
-
-
 class KeySet(BaseModel):
     """RFC 7517."""
 
@@ -359,3 +347,4 @@ class DataMap(BaseModel):
     """What each service keeps about people, computed from its code: see `libs/common/personal/datamap.py`."""
 
     items: list[dict[str, Any]]
+    departed: list[Departed] = Field([], description="Who left, and who has their data now.")

@@ -86,3 +86,15 @@ async def _of_platform(caller: Authenticated) -> Caller:
 
 
 PlatformOfficer = Annotated[Caller, Depends(_of_platform)]
+
+
+async def _attending(
+    request: Request, store_id: StoreId, request_id: RequestId, caller: Authenticated
+) -> Caller:
+    if caller.store_id == PLATFORM_STORE and caller.role in OFFICERS:
+        return caller
+    return await _answering(request, store_id, request_id, caller)
+
+
+Attending = Annotated[Caller, Depends(_attending)]
+"""Who sees to it that everybody does their part: an officer of the store, or of the platform, whoever decides."""

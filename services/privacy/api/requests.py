@@ -5,14 +5,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from libs.common.auth import PLATFORM_STORE, STAFF, Authenticated, Caller, Customer, StoreId, of_store
-from libs.common.errors import Forbidden
+from libs.common.auth import PLATFORM_STORE, Caller, Customer, StoreId, of_store
 from libs.common.http import (
     Cursor,
     Limit,
     OpenVault,
     Page,
-    PlatformSession,
     Session,
     refusals,
     set_etag,
@@ -23,8 +21,8 @@ from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expect
 from services.privacy.api.openings import opened_once
 from services.privacy.domain.rights import RightName
 from services.privacy.domain.states import State
-from services.privacy.schemas import DataMap, NewRequest, ParticipantList, RequestDetail, RequestSummary
-from services.privacy.service import opening, reading
+from services.privacy.schemas import DataMap, NewRequest, RequestDetail, RequestSummary
+from services.privacy.service import opening, participants, reading
 
 router = APIRouter(tags=["privacy"])
 
@@ -127,7 +125,7 @@ async def get_request(
     return detail
 
 
-# --- What is kept, and who answers -----------------------------------------------------------------------
+# --- What is kept ----------------------------------------------------------------------------------------
 
 
 @router.get("/stores/{store_id}/data-map", response_model=DataMap, responses=refusals(404))
@@ -135,14 +133,4 @@ async def get_data_map(store_id: StoreId, session: Session) -> DataMap:
     """What is kept about people, why, on what ground, how long and who receives it. The same for every store."""
     if store_id != PLATFORM_STORE:
         await known_store(session, store_id)
-    return DataMap(items=await reading.data_map(session))
-
-
-@router.get("/participants", response_model=ParticipantList, responses=refusals(401, 403))
-async def list_participants(
-    request: Request, caller: Authenticated, session: PlatformSession
-) -> ParticipantList:
-    """Who answers requests, and how much each has still to answer."""
-    if caller.role not in STAFF:
-        raise Forbidden
-    return ParticipantList(items=await reading.participants(session, expected=expected(request)))
+    return DataMap(items=await reading.data_map(session), departed=await participants.departed(session))

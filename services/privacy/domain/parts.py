@@ -1,9 +1,15 @@
-"""Parts of requests that somebody looks after: when one is stuck, and on which grounds it is answered for."""
+"""Parts of requests: when one is stuck, on which grounds it is answered for, and what becomes of answers that do not
+count.
+"""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
 from services.privacy.domain.states import TERMINAL, TaskState
+
+# --- Being stuck -----------------------------------------------------------------------------------------
 
 STUCK_ATTEMPTS = 8
 """With pauses that double from two seconds, a part that failed so often has done so for some ten minutes."""
@@ -24,6 +30,54 @@ def is_stuck(state: TaskState, attempts: int, asked_at: datetime | None, now: da
     return now - asked_at >= (RECEIVED_FOR if state is TaskState.RECEIVED else STUCK_AFTER)
 
 
+# --- Answers that change nothing -------------------------------------------------------------------------
+
+
+class Unwanted(StrEnum):
+    """Why an answer changes nothing. Each is counted under its word."""
+
+    FORGED = "forged"
+    """Whoever it names has not signed it, or is no participant."""
+    MALFORMED = "malformed"
+    """Signed, and not what an answer can say."""
+    UNKNOWN_REQUEST = "unknown-request"
+    NOT_ASKED = "not-asked"
+    """That participant was not asked this, or not yet."""
+    LATE = "late"
+    """The round or the phase is over, or somebody has answered for the participant."""
+    DOUBLED = "doubled"
+    """The same was said before."""
+    CONTRADICTORY = "contradictory"
+    """Something else was said before, and that counts."""
+    DEPARTED = "departed"
+    """Of an announcement: the participant left, and nobody has let it in again."""
+
+
+def unwanted(
+    state: TaskState | None, *, is_asked: bool, rounds_ahead: int, is_known: bool, is_same: bool
+) -> Unwanted:
+    """Why an answer that was not taken was not.
+
+    `state` is that of its task, None without one; `rounds_ahead` of the request's; `is_same` as what was said before.
+    """
+    if not is_known:
+        return Unwanted.UNKNOWN_REQUEST
+    if rounds_ahead < 0:
+        return Unwanted.LATE
+    if state is None or rounds_ahead > 0:
+        return Unwanted.NOT_ASKED
+    if state in SAID:
+        return Unwanted.DOUBLED if is_same else Unwanted.CONTRADICTORY
+    return Unwanted.LATE if is_asked or state in TERMINAL else Unwanted.NOT_ASKED
+
+
+SAID = frozenset({TaskState.DONE, TaskState.NOTHING_HELD, TaskState.RETAINED})
+"""States that an answer of the participant itself has led to."""
+
+
+# --- Answering for a participant -------------------------------------------------------------------------
+
+
 class Settled(StrEnum):
     """What somebody who answers for a participant says of its part."""
 
@@ -31,7 +85,7 @@ class Settled(StrEnum):
     """It was done by other means."""
     NOTHING_HELD = "nothing-held"
     RETAINED = "retained"
-    """It keeps what the law asks for; what and why is in the reason."""
+    """It keeps what the law asks for; what, and until when, is in the reason."""
 
 
 class Settlement(StrEnum):
@@ -39,21 +93,28 @@ class Settlement(StrEnum):
 
     DONE_BY_HAND = "done-by-hand"
     HOLDS_NOTHING = "holds-nothing"
-    RETIRED = "retired"
-    """Its data was destroyed with its systems."""
+    DESTROYED = "destroyed"
+    """What it held went with its systems."""
     KEPT_BY_LAW = "kept-by-law"
     UNREACHABLE = "unreachable"
-    """It will not answer, and its own duty goes on without us."""
-    DEPARTED = "departed"
-    """It left: whoever has its data answers. Nobody chooses this; the command to leave does."""
+    """It will not answer; whatever it holds is its own to answer for."""
 
 
-FITTING = {
-    Settled.DONE: frozenset({Settlement.DONE_BY_HAND, Settlement.RETIRED}),
-    Settled.NOTHING_HELD: frozenset({Settlement.HOLDS_NOTHING, Settlement.RETIRED, Settlement.UNREACHABLE}),
-    Settled.RETAINED: frozenset({Settlement.KEPT_BY_LAW}),
-}
+DEPARTED = "departed"
+"""The ground of parts whose participant left: nobody chooses it, the command to leave does."""
+
+
+FITTING: Mapping[Settled, frozenset[Settlement]] = MappingProxyType(
+    {
+        Settled.DONE: frozenset({Settlement.DONE_BY_HAND, Settlement.DESTROYED, Settlement.UNREACHABLE}),
+        Settled.NOTHING_HELD: frozenset({Settlement.HOLDS_NOTHING, Settlement.DESTROYED}),
+        Settled.RETAINED: frozenset({Settlement.KEPT_BY_LAW}),
+    }
+)
 """By what is said of a part, the grounds on which it can be."""
+
+
+# --- Leaving ---------------------------------------------------------------------------------------------
 
 
 class Leaving(StrEnum):

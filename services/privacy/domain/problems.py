@@ -156,6 +156,61 @@ class HoldNotAllowed(Unprocessable):
     detail = "Give a day from today to five years from now; it can be placed anew by then."
 
 
+class PartNotOpen(Conflict):
+    """409: nothing is waited for there: it is answered, its turn has not come, or its phase is over."""
+
+    slug = "part-not-open"
+    title = "Nothing is waited for from this participant now"
+    detail = "Read the request again: its parts say who has answered and who is asked."
+
+
+class KeyringAnswersItself(Conflict):
+    """409: whether keys are destroyed is for the keyring alone to say."""
+
+    slug = "keyring-answers-itself"
+    title = "Nobody can answer for the keyring"
+    detail = "Have it asked again, and see that it runs."
+
+
+class SettlementDoesNotFit(Unprocessable):
+    """422: what is said of the part does not follow from the ground. `grounds` names those from which it can."""
+
+    slug = "settlement-does-not-fit"
+    title = "This cannot be said of the part on this ground"
+    detail = "See grounds for those that fit."
+
+
+class NotYoursToSettle(Forbidden):
+    """403: the platform answers for its own services."""
+
+    slug = "not-yours-to-settle"
+    title = "The platform answers for this service"
+    detail = "Ask the platform's operators; they see that it is stuck."
+
+
+class ParticipantRequired(Conflict):
+    """409: a request is not complete without this participant, whoever else there is."""
+
+    slug = "participant-required"
+    title = "This participant belongs to the platform and cannot leave"
+
+
+class SuccessorUnknown(Unprocessable):
+    """422: whoever takes over must be able to answer."""
+
+    slug = "successor-unknown"
+    title = "This participant cannot take over"
+    detail = "Name another participant that has announced itself."
+
+
+class DepartedAlready(Conflict):
+    """409: it left before, for another reason or to another successor."""
+
+    slug = "departed-already"
+    title = "This participant has left already"
+    detail = "Read its departure; let it join again first if it is to leave otherwise."
+
+
 class DownloadGone(NotFound):
     """404, the same for a link that never was, has expired, was used up, or whose person was erased."""
 

@@ -68,6 +68,8 @@ TERMINAL = frozenset(
 
 KEYRING = "keyring"
 """The keyring's part of a request is a row like any participant's; nobody can announce this name."""
+RECIPIENT = "recipient-"
+"""Names of recipients outside begin so, which nobody can announce either."""
 KEYRING_LEADS = frozenset(
     {Right.ERASURE, Right.RESTRICTION, Right.LIFTING, Right.OBJECTION, Right.WITHDRAWAL}
 )

@@ -18,6 +18,7 @@ from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState, 
 from services.privacy.engine import decisions
 from services.privacy.engine.archives import assemble, is_export
 from services.privacy.engine.chunks import incomplete
+from services.privacy.engine.others import count_others
 from services.privacy.engine.phases import (
     PAUSES,
     ask_anew,
@@ -30,9 +31,11 @@ from services.privacy.engine.phases import (
 )
 from services.privacy.engine.tasks import (
     COLUMNS,
+    IS_ASKED,
     IS_TERMINAL,
     IS_UNANSWERED,
     Answer,
+    Taken,
     is_led,
     is_part,
     traces_of,
@@ -54,7 +57,7 @@ _ANSWERED = text(f"""
             CAST(:states AS text[]), CAST(:answers AS text[]), CAST(:noted AS text[]))
             AS given (request_id, participant, verb, state, answer, noted)
         WHERE task.request_id = given.request_id AND task.participant = given.participant AND task.verb = given.verb
-            AND task.{IS_UNANSWERED} AND task.store_id = :store_id
+            AND task.{IS_UNANSWERED} AND {IS_ASKED} AND task.store_id = :store_id
         RETURNING task.request_id, task.store_id, task.participant, task.verb, given.noted
     ), evidence AS (
         INSERT INTO evidence_pending (store_id, request_id, kind, facts)
@@ -98,15 +101,39 @@ async def _record(
     wanted = _one_each(answer for answer in given if _is_wanted(answer, requests.get(answer.request_id)))
     lacking = await incomplete(session, wanted)
     taken = await _take(session, store_id, [_refused(one) if one in lacking else one for one in wanted])
+    await count_others(session, store_id, _others(given, wanted, taken), requests)
+    await _lead_on(session, store_id, requests, taken)
+    if anew := {one.request_id for one in lacking}:
+        await ask_anew(session, store_id, [requests[id_] for id_ in sorted(anew)])
+    return {id_: requests[id_] for id_, *_ in taken if id_ not in anew}
+
+
+async def settled(
+    session: AsyncSession,
+    store_id: UUID,
+    requests: Mapping[UUID, Row[Any]],
+    taken: Sequence[Taken],
+    *,
+    expected: Iterable[str],
+    now: datetime,
+) -> None:
+    """Go on after parts that somebody else answered for, as after their own answers. The requests are locked."""
+    with continuing(traces_of(requests.values())):
+        await _lead_on(session, store_id, requests, taken)
+        still = {id_: requests[id_] for id_, *_ in taken}
+        await _move_on(session, store_id, still, expected=expected, now=now)
+
+
+async def _lead_on(
+    session: AsyncSession, store_id: UUID, requests: Mapping[UUID, Row[Any]], taken: Sequence[Taken]
+) -> None:
+    """Within a phase some wait for others."""
     if led := [requests[id_] for id_, who, _ in taken if who == KEYRING and _is_led(requests[id_])]:
         await follow_keyring(session, store_id, led)
     if told := [requests[id_] for id_, _, verb in taken if verb is Verb.PREPARE]:
         await let_begin(session, store_id, told)
     if gone := [requests[id_] for id_, who, verb in taken if who == KEYRING and verb is Verb.VERIFY_ERASED]:
         await let_forget(session, store_id, [one for one in gone if is_part(one)])
-    if anew := {one.request_id for one in lacking}:
-        await ask_anew(session, store_id, [requests[id_] for id_ in sorted(anew)])
-    return {id_: requests[id_] for id_, *_ in taken if id_ not in anew}
 
 
 def _is_wanted(answer: Answer, request: Row[Any] | None) -> bool:
@@ -135,18 +162,29 @@ def _refused(answer: Answer) -> Answer:
 
 def _one_each(answers: Iterable[Answer]) -> list[Answer]:
     """Of several answers to one task the first that is terminal, or else the last."""
-    chosen: dict[tuple[UUID, str, Verb], Answer] = {}
+    chosen: dict[Taken, Answer] = {}
     for answer in answers:
-        place = answer.request_id, answer.participant, answer.verb
-        known = chosen.get(place)
+        known = chosen.get(answer.place)
         if known is None or known.state not in TERMINAL:
-            chosen[place] = answer
+            chosen[answer.place] = answer
     return list(chosen.values())
 
 
-async def _take(
-    session: AsyncSession, store_id: UUID, answers: Sequence[Answer]
-) -> list[tuple[UUID, str, Verb]]:
+def _others(given: Iterable[Answer], wanted: Iterable[Answer], taken: Iterable[Taken]) -> list[Answer]:
+    """What changed nothing. A failure that an answer of the same moment made up for is no such thing."""
+    places = set(taken)
+    counted: set[Taken] = set()
+    others: list[Answer] = []
+    chosen = [one for one in wanted if one.place in places]
+    for answer in given:
+        if any(answer is one for one in chosen):
+            counted.add(answer.place)
+        elif answer.place not in places or answer.place in counted:
+            others.append(answer)
+    return others
+
+
+async def _take(session: AsyncSession, store_id: UUID, answers: Sequence[Answer]) -> list[Taken]:
     """Those that were waited for, of the others nothing is kept."""
     if not answers:
         return []

@@ -56,12 +56,13 @@ ANNOUNCED: Mapping[Right, str] = {
 
 # --- Beginning -------------------------------------------------------------------------------------------
 
-_NOTE_ISSUED = """
+NOTE_ISSUED = """
     INSERT INTO evidence_pending (store_id, request_id, kind, facts)
     SELECT store_id, request_id, 'issued',
         jsonb_build_object('verb', verb, 'participants', jsonb_agg(participant ORDER BY participant))
     FROM asked GROUP BY store_id, request_id, verb
 """
+"""The evidence of tasks that were just written; `asked` has their request, store, participant and verb."""
 # Whoever announced itself and whoever is expected: one row each, in the transaction that begins the phase.
 _EXPECT = text(f"""
     WITH asked AS (
@@ -78,7 +79,7 @@ _EXPECT = text(f"""
             state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at,
             asked_at = excluded.asked_at
         RETURNING task.request_id, task.store_id, task.participant, task.verb
-    ){_NOTE_ISSUED}
+    ){NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
 # Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
 _EXPECT_PREPARATIONS = text(f"""
@@ -94,7 +95,7 @@ _EXPECT_PREPARATIONS = text(f"""
     ), waiting AS (
         UPDATE task SET next_issue_at = NULL, asked_at = NULL FROM asked
         WHERE task.request_id = asked.request_id AND task.participant = 'keyring' AND task.verb = 'erase'
-    ), noted AS ({_NOTE_ISSUED})
+    ), noted AS ({NOTE_ISSUED})
     SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
 """)  # noqa: S608 - a constant of this module
 # Who was asked to erase is asked whether it did, but for whom somebody else answered, and who is told outside.
@@ -106,7 +107,7 @@ _EXPECT_CHECKS = text(f"""
             now() + CASE WHEN participant = 'keyring' THEN interval '0' ELSE make_interval(secs => :first) END, now()
         FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND {_ERASED_ITSELF} AND store_id = :store_id
         RETURNING request_id, store_id, participant, verb
-    ){_NOTE_ISSUED}
+    ){NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
 
 
@@ -120,7 +121,7 @@ _EXPECT_CHECKS_OF_PARTS = text(f"""
             CASE WHEN participant <> 'keyring' THEN now() + make_interval(secs => :part) END
         FROM task WHERE request_id = ANY(CAST(:ids AS uuid[])) AND {_ERASED_ITSELF} AND store_id = :store_id
         RETURNING request_id, store_id, participant, verb
-    ){_NOTE_ISSUED}
+    ){NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
 
 
@@ -347,13 +348,20 @@ async def turn(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any
 
 # --- Again -----------------------------------------------------------------------------------------------
 
-_NEXT_ROUND = text("""
+NEXT_ROUND = text("""
     WITH anew AS (
         UPDATE request SET round = round + 1 WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
         RETURNING id, store_id, round
     )
     INSERT INTO evidence_pending (store_id, request_id, kind, facts)
     SELECT store_id, id, 'anew', jsonb_build_object('round', round) FROM anew
+""")
+# Who joined while it was checked has not been asked to erase yet.
+_EXPECT_CHECKED = text("""
+    INSERT INTO task (request_id, participant, verb, store_id)
+    SELECT request_id, participant, 'erase', store_id FROM task
+    WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = 'verify-erased' AND store_id = :store_id
+    ON CONFLICT DO NOTHING
 """)
 _DROP_CHECKS = text("""
     DELETE FROM task
@@ -382,7 +390,8 @@ async def ask_anew(session: AsyncSession, store_id: UUID, requests: Sequence[Row
     """Another round: what was answered before does not count any more."""
     logger.warning("requests begin another round", extra={"count": len(requests)})
     values = {"ids": ids_of(requests), "store_id": store_id}
-    await session.execute(_NEXT_ROUND, values)
+    await session.execute(NEXT_ROUND, values)
+    await session.execute(_EXPECT_CHECKED, values)
     await session.execute(_DROP_CHECKS, values)
     await session.execute(_WAIT_AGAIN, {**values, **PAUSES})
     ring_after_commit(session, KEYRING_TASKS)

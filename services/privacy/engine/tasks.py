@@ -29,7 +29,8 @@ def _words(words: Iterable[str]) -> str:
 
 IS_TERMINAL = f"state IN ({_words(TERMINAL)})"
 IS_UNANSWERED = f"state IN ({_words(set(TaskState) - TERMINAL)})"
-"""Of a task, in SQL."""
+IS_ASKED = "coalesce(task.asked_at, task.next_issue_at) IS NOT NULL"
+"""Of a task, in SQL. Whoever waits for the keyring, or the keyring for others, is not asked yet."""
 
 RUNS: Mapping[Right, Verb] = {
     Right.ACCESS: Verb.EXPORT,
@@ -43,6 +44,11 @@ RUNS: Mapping[Right, Verb] = {
     Right.EXPLANATION: Verb.PREVIEW,
 }
 """What carries a right out."""
+
+_RUNS = " ".join(f"WHEN '{right}' THEN '{verb}'" for right, verb in RUNS.items())
+PHASE = f"""CASE request.state WHEN 'verifying' THEN 'recognise' WHEN 'deciding' THEN 'preview'
+        WHEN 'running' THEN CASE request.claim {_RUNS} END WHEN 'checking' THEN 'verify-erased' END"""
+"""In SQL, what everybody is asked in the phase of a request: as `verb_of`."""
 
 
 def verb_of(right: Right, state: State) -> Verb | None:
@@ -76,6 +82,10 @@ def is_part(request: Any) -> bool:
     return request.claim == Right.ERASURE and (request.purpose or request.category) is not None
 
 
+Taken = tuple[UUID, str, Verb]
+"""Request, participant and verb of a task."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came in for one task. `content` is as this version understands it, `received` as it was signed."""
@@ -88,6 +98,11 @@ class Answer:
     content: Mapping[str, Any]
     received: Mapping[str, Any] | None = None
     """None for what the keyring did, which was no answer to an event."""
+
+    @property
+    def place(self) -> Taken:
+        """The task it is an answer to."""
+        return self.request_id, self.participant, self.verb
 
     @property
     def noted(self) -> Mapping[str, Any]:

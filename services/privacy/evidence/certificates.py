@@ -216,7 +216,14 @@ _CERTIFICATES = """
 _WAITING = "SELECT due_at FROM certificate_due WHERE request_id = $1 AND store_id = $2"
 _CONTENTS = "SELECT index, content FROM evidence_entry WHERE store_id = $1 AND index = ANY($2::bigint[])"
 _KEYS = "SELECT key FROM published_key ORDER BY since, kid"
-_ANNOUNCED = "SELECT name, public_key FROM participant WHERE name = ANY($1::text[]) ORDER BY name"
+# Whoever left, and perhaps came back with another key, had this one when they answered.
+_ANNOUNCED = """
+    SELECT DISTINCT ON (name) name, public_key FROM (
+        SELECT name, public_key, departed_at AS until FROM departure
+        UNION ALL SELECT name, public_key, 'infinity' FROM participant
+    ) AS known JOIN unnest($1::text[], $2::timestamptz[]) AS part (name, answered_at) USING (name)
+    WHERE until >= answered_at ORDER BY name, until
+"""
 
 
 async def document(session: AsyncSession, *, store_id: UUID, request_id: UUID) -> dict[str, Any]:
@@ -237,12 +244,16 @@ async def document(session: AsyncSession, *, store_id: UUID, request_id: UUID) -
         for row in rows
     ]
     *before, newest = documents
-    names = [one["participant"] for one in newest["certificate"]["participants"]]
+    parts = newest["certificate"]["participants"]
+    names = [one["participant"] for one in parts]
+    answered = [datetime.fromisoformat(one["answered_at"]) for one in parts]
     return {
         **newest,
         "before": before,
         "keys": await published_keys(session),
-        "participants": {row.name: row.public_key for row in await fetch(session, _ANNOUNCED, names)},
+        "participants": {
+            row.name: row.public_key for row in await fetch(session, _ANNOUNCED, names, answered)
+        },
     }
 
 

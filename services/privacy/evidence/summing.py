@@ -16,7 +16,7 @@ from services.privacy.evidence.entries import Step
 
 ENDS = frozenset({Step.COMPLETED, Step.REFUSED, Step.CANCELLED})
 SHOWN = ENDS | {
-    Step.OPENED, Step.VERIFIED, Step.ANSWERED, Step.ANEW, Step.CHECKING, Step.KEPT_ENDED,
+    Step.OPENED, Step.VERIFIED, Step.ANSWERED, Step.SETTLED, Step.ANEW, Step.CHECKING, Step.KEPT_ENDED,
 }  # fmt: skip
 """Steps that a certificate rests on, and shows; of the others some name an account of the staff."""
 
@@ -88,25 +88,35 @@ def _time(said: Said | None) -> str | None:
 
 
 def _participants(entries: Sequence[Said], end: Said) -> list[dict[str, Any]]:
-    """Everybody's part, by their last answer: an answer of an earlier round does not count any more."""
+    """Everybody's part, by their last answer: an answer of an earlier round does not count any more. Of whom others
+    answered for nothing is said but that; whoever joined while an erasure was checked has only been read again.
+    """
     if end.step != Step.COMPLETED:
         return []
     work = RUNS[Right(end.facts["right"])]
-    answers = [one for one in entries if one.step == Step.ANSWERED]
+    answers = [one for one in entries if one.step in {Step.ANSWERED, Step.SETTLED}]
     done = {one.facts["participant"]: one for one in answers if one.facts["verb"] == work}
     checked = {one.facts["participant"]: one for one in answers if one.facts["verb"] == "verify-erased"}
     return [
         {
             "participant": name,
-            "outcome": said.facts["outcome"],
+            "outcome": said.facts["outcome"] if name in done else "checked",
             "answered_at": _time(said),
             "counts": said.facts.get("counts") or {},
             "checked": _checked(checked.get(name)),
             "failures": _failures(answers, name),
             "kept": [{"participant": name, **kept} for kept in said.facts.get("retained") or ()],
+            **_settled(said),
         }
-        for name, said in sorted(done.items())
+        for name, said in sorted((checked | done).items())
     ]
+
+
+def _settled(said: Said) -> dict[str, Any]:
+    """What others said in its place."""
+    if said.step != Step.SETTLED:
+        return {}
+    return {"settled": {name: said.facts.get(name) for name in ("said", "ground", "successor")}}
 
 
 def _checked(said: Said | None) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
@@ -24,7 +24,7 @@ from services.privacy.desk_schemas import (
 )
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState
-from services.privacy.models import Participant, Request, Task
+from services.privacy.models import Request, Task
 from services.privacy.policies import policy_of
 from services.privacy.service.reading import own
 from services.privacy.words import SOURCES, obligation, said
@@ -43,6 +43,15 @@ _BECOMES: Mapping[Right, str] = {
 _ERASED = {"delete": "deleted", "clear": "emptied", "keep": "kept"}
 
 
+# What was answered by somebody who left is still to be read.
+_DATA_MAPS = text("""
+    SELECT DISTINCT ON (name) name, data_map FROM (
+        SELECT name, data_map, departed_at AS until FROM departure
+        UNION ALL SELECT name, data_map, 'infinity' FROM participant
+    ) AS known ORDER BY name, until DESC
+""")
+
+
 async def _asked(
     session: AsyncSession, store_id: UUID, request_id: UUID, *conditions: Any
 ) -> tuple[Request, Sequence[Task], dict[str, list[Entry]]]:
@@ -56,10 +65,7 @@ async def _asked(
         .where(Task.request_id == request_id, Task.store_id == store_id, Task.verb == Verb.PREVIEW)
         .order_by(Task.participant)
     )
-    maps = {
-        row.name: row.data_map
-        for row in await session.execute(select(Participant.name, Participant.data_map))
-    }
+    maps = {row.name: row.data_map for row in await session.execute(_DATA_MAPS)}
     return request, tasks.all(), maps
 
 

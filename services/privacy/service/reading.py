@@ -16,17 +16,17 @@ from libs.common.http import Page, cursor_at, position_in
 from services.privacy.authorities import supervisor_of
 from services.privacy.domain.decisions import Ground, authority
 from services.privacy.domain.rights import Law, Right, RightName, name_of, named
-from services.privacy.domain.states import OVER, TERMINAL, State
+from services.privacy.domain.states import OVER, TERMINAL, State, TaskState
 from services.privacy.domain.verification import ALIKE_WITHIN
 from services.privacy.engine.people import of_person
 from services.privacy.engine.tasks import lives_of
 from services.privacy.evidence import certificates
 from services.privacy.models import Participant, Request, RequestNote, Task
+from services.privacy.participant_schemas import ParticipantView
 from services.privacy.policies import Policy, policy_of
 from services.privacy.schemas import (
     Desk,
     Part,
-    ParticipantView,
     RequestDetail,
     RequestSummary,
     Step,
@@ -80,7 +80,7 @@ async def get_request(
         **_deadline(request, now),
         **_decision(request),
         steps=steps,
-        parts=[_part(one) for one in tasks],
+        parts=[part(one) for one in tasks],
         supervisor=supervisor_of(Law(request.law), policy.country),
         certificate=await certificates.standing(session, request.id),
         desk=await _desk(session, request, policy) if of is None else None,
@@ -174,7 +174,8 @@ def own(of: Caller | None) -> list[Any]:
     return [of_person(of.store_id, Life(subject_id=of.customer, generation=of.generation))]
 
 
-def _part(one: Task) -> Part:
+def part(one: Task) -> Part:
+    """A part as everybody may see it."""
     answer = one.answer or {}
     return Part.model_validate(
         {
@@ -183,7 +184,9 @@ def _part(one: Task) -> Part:
             "state": one.state,
             "answered_at": one.answered_at,
             "attempts": one.attempts,
+            "asked_at": one.asked_at,
             **{name: answer[name] for name in ("counts", "retained", "reason") if name in answer},
+            **({"settlement": answer} if one.state == TaskState.SETTLED else {}),
         }
     )
 
@@ -266,6 +269,7 @@ async def participants(session: AsyncSession, *, expected: Sequence[str]) -> lis
             announced_at=announced[name].announced_at if name in announced else None,
             public_key=announced[name].public_key if name in announced else None,
             waiting=waiting.get(name, 0),
+            required=name in expected,
         )
         for name in sorted({*announced, *expected})
     ]

@@ -14,7 +14,7 @@ _DUE = "next_issue_at IS NOT NULL AND participant <> 'keyring' AND recipient_id 
 def upgrade() -> None:
     _know_more_states()
     _tell_recipients_apart()
-    _let_participants_leave()
+    _let_participants_come_and_go()
 
 
 def _know_more_states() -> None:
@@ -46,7 +46,8 @@ def _tell_recipients_apart() -> None:
     )
 
 
-def _let_participants_leave() -> None:
+def _let_participants_come_and_go() -> None:
+    op.add_column("participant", sa.Column("joining_until", _TIME))
     op.create_table(
         "departure",
         sa.Column("name", sa.String, nullable=False),
@@ -56,6 +57,7 @@ def _let_participants_leave() -> None:
         sa.Column("successor", sa.String),
         sa.Column("public_key", JSONB, nullable=False),
         sa.Column("data_map", JSONB, nullable=False),
+        sa.Column("handed_over_at", _TIME),
         sa.Column("readmitted_at", _TIME),
         sa.Column("readmitted_by", sa.Uuid),
         sa.PrimaryKeyConstraint("name", "departed_at", name="pk_departure"),
