@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from libs.common.broker import Batch, Broker, BrokerError, Fenced, Record, Subscription
 from libs.common.db import ALL_STORES, Base, Database, fetch, impersonal, switch_store
 from libs.common.errors import Unavailable
-from libs.common.events import Event, PersonalEvent, Received, Undecodable, UnknownType, decode, topics_of
+from libs.common.events import Event, PersonalEvent, Received, Undecodable, decode, topics_of
 from libs.common.personal.expiry import Place, over_among
 from libs.common.personal.tombstones import erased_among
 from libs.common.rest import rest
@@ -181,11 +181,9 @@ class Consumer:
     def _decoded(self, record: Record) -> Received[Event] | _Poison:
         try:
             return decode(record)
-        except UnknownType as error:
-            # A newer publisher may send what this release does not know; it must not stop the key.
-            return _Poison(record, error.reason, blocking=False)
         except Undecodable as error:
-            return _Poison(record, error.reason, blocking=True)
+            # A newer publisher may send what this release does not know; it must not stop the key.
+            return _Poison(record, error.reason, blocking=error.blocking)
 
     async def _together(self, items: Sequence[Received[Event] | _Poison]) -> None:
         async with self._database.platform_session() as session:

@@ -1,7 +1,8 @@
 """Which answers are believed: those signed with the key of the participant that they name, and no others."""
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,6 +30,40 @@ async def believed(session: AsyncSession, events: Sequence[Received[A]]) -> list
     names = sorted({event.data.participant for event in events})
     keys: dict[str, Any] = {row.name: row.public_key for row in await fetch(session, _KEYS, names)}
     return [event for event in events if _is_signed(event, keys)]
+
+
+MOST = 2**31 - 1
+"""What is counted and numbered stays below."""
+_ANSWER_BYTES = 128 * 1024
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_WORD = re.compile(r"[A-Za-z0-9_-]{0,64}")
+
+
+def sound(events: Iterable[Received[TaskAnswered]]) -> list[Received[TaskAnswered]]:
+    """Those that say what an answer can say; the others are counted, and change nothing. What is kept of an answer is
+    kept for years, in the clear: so it has names, fixed words and numbers, and no text that could quote data.
+    """
+    found: list[Received[TaskAnswered]] = []
+    for event in events:
+        if _is_sound(event.data, event.record.value):
+            found.append(event)
+        else:
+            refuse("TaskAnswered", event.data.participant, Unwanted.MALFORMED)
+    return found
+
+
+def _is_sound(said: TaskAnswered, value: bytes) -> bool:
+    numbers = [*said.counts.values(), *said.beside.values(), *(one.count for one in said.retained)]
+    names = [*said.counts, *said.beside, *said.reread, *said.skipped]
+    return (
+        len(value) <= _ANSWER_BYTES
+        and b"\\u0000" not in value
+        and said.round <= MOST
+        and said.chunks <= MOST
+        and all(0 <= number <= MOST for number in numbers)
+        and all(_NAME.fullmatch(name) for name in names)
+        and _WORD.fullmatch(said.reason) is not None
+    )
 
 
 def _is_signed(event: Received[A], keys: dict[str, Any]) -> bool:

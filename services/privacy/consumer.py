@@ -41,7 +41,7 @@ from services.privacy import (
     store_endings,
     watching,
 )
-from services.privacy.believing import believed, refuse
+from services.privacy.believing import MOST, believed, refuse, sound
 from services.privacy.domain.parts import Unwanted
 from services.privacy.domain.problems import TooManySubjects
 from services.privacy.domain.states import KEYRING, RECIPIENT, TaskState
@@ -115,7 +115,7 @@ def _point(key: dict[str, object]) -> tuple[object, ...]:
 @batched
 async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswered]]) -> None:
     """Believe what is signed with the key of the participant that it names, and nothing else."""
-    answers = [_answer(event) for event in await believed(session, events)]
+    answers = [_answer(event) for event in sound(await believed(session, events))]
     await record(
         session,
         events[0].envelope.store_id,
@@ -142,7 +142,8 @@ def _answer(event: Received[TaskAnswered]) -> Answer:
 @batched
 async def on_chunks(session: AsyncSession, events: Sequence[Received[ExportChunk]]) -> None:
     """Keep pieces of exports; the signed answer after them says whether they are the right ones."""
-    await keep_chunks(session, events[0].envelope.store_id, [event.data for event in events])
+    chunks = [event.data for event in events if max(event.data.round, event.data.sequence) <= MOST]
+    await keep_chunks(session, events[0].envelope.store_id, chunks)
 
 
 async def on_email_confirmed(session: AsyncSession, event: Received[EmailConfirmed]) -> None:

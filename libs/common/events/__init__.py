@@ -33,6 +33,9 @@ class Event(BaseModel):
     topic: ClassVar[str]
     key: ClassVar[str]
 
+    stands_alone: ClassVar[bool] = False
+    """Whether one that cannot be read keeps no other of its key waiting: several publish under it, each for itself."""
+
     version: int = 0
     """The aggregate's version after the change; a consumer refuses a step back."""
 
@@ -104,16 +107,18 @@ class Received(Generic[E_co]):
 class Undecodable(Exception):
     """A record that is no event of ours. `reason` is a fixed word, never a piece of the record."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, blocking: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.blocking = blocking
+        """Whether later records of its key wait for it."""
 
 
 class UnknownType(Undecodable):
     """A well-formed event of a type, or a version, that this code does not know yet."""
 
     def __init__(self) -> None:
-        super().__init__("unknown-type")
+        super().__init__("unknown-type", blocking=False)
 
 
 def envelope_of(event: Event, *, store_id: UUID, source: str, traceparent: str | None = None) -> Envelope:
@@ -153,7 +158,7 @@ def decode(record: Record) -> Received[Event]:
     try:
         return Received(contract.model_validate_json(record.value), envelope, record)
     except ValidationError as error:
-        raise Undecodable("invalid-data") from error
+        raise Undecodable("invalid-data", blocking=not contract.stands_alone) from error
 
 
 def _envelope(headers: Mapping[str, str]) -> Envelope:

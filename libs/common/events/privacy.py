@@ -7,7 +7,7 @@ idempotent: the same task, issued again, gets the same answer again. A new round
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, model_validator
@@ -152,6 +152,8 @@ class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.ta
 class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privacy.answers", key="request_id"):
     """One participant's answer. `libs.common.personal.answers` says how it is signed."""
 
+    stands_alone: ClassVar[bool] = True
+
     request_id: UUID
     verb: Verb
     round: Annotated[int, Field(ge=1)] = 1
@@ -200,6 +202,8 @@ class ExportChunk(Event, type="vitrine.privacy.export-chunk.v1", topic="privacy.
     The chunks of one round are numbered from 0; the answer that follows them binds them by its digest.
     """
 
+    stands_alone: ClassVar[bool] = True
+
     request_id: UUID
     participant: ParticipantName
     round: Annotated[int, Field(ge=1)] = 1
@@ -246,6 +250,8 @@ class KeptOfStore(BaseModel):
 
 class StoreCleaned(Event, type="vitrine.privacy.store-cleaned.v1", topic="privacy.stores", key="store_id"):
     """A participant has removed what it held of a store, looked again, and found nothing but this."""
+
+    stands_alone: ClassVar[bool] = True
 
     store_id: UUID
     participant: ParticipantName
@@ -314,6 +320,8 @@ class KeysExpired(Event, type="vitrine.privacy.keys-expired.v1", topic="privacy.
 
 class RowsCleaned(Event, type="vitrine.privacy.rows-cleaned.v1", topic="privacy.retention", key="subject_id"):
     """One participant has cleaned a bucket whose period was over, and found nothing left when it read again."""
+
+    stands_alone: ClassVar[bool] = True
 
     subject_id: UUID
     generation: int

@@ -25,7 +25,7 @@ from services.privacy.engine.tasks import IS_ASKED, IS_UNANSWERED, verbs_of
 from services.privacy.evidence.entries import Noted, Step, note
 
 _PART = "request_id = :request_id AND participant = :participant AND verb = :verb AND store_id = :store_id"
-_KNOWN = text(f"SELECT FROM task WHERE {_PART}")
+_KNOWN = text(f"SELECT state FROM task WHERE {_PART}")  # noqa: S608 - a constant of this module
 _DRIVEN = text(f"""
     UPDATE task SET attempts = 0, next_issue_at = :now WHERE {_PART} AND {IS_UNANSWERED} AND {IS_ASKED}
     RETURNING participant

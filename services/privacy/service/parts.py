@@ -11,6 +11,7 @@ from libs.common.auth import PLATFORM_STORE, Caller
 from libs.common.events.privacy import Verb
 from services.privacy.domain.notes import About
 from services.privacy.domain.problems import NotYoursToSettle
+from services.privacy.domain.states import KEYRING
 from services.privacy.engine import decisions, driving
 from services.privacy.models import Task
 from services.privacy.participant_schemas import NewSettlement
@@ -32,11 +33,10 @@ async def may_settle(
     """The platform answers for its own services, and for others whoever answers the request. Raises NotYoursToSettle,
     and what `may_decide` raises.
     """
-    is_of_platform = officer.store_id == PLATFORM_STORE
-    if participant in services and not is_of_platform:
-        raise NotYoursToSettle
-    if participant not in services:
+    if participant not in {*services, KEYRING}:
         await may_decide(session, store_id=store_id, request_id=request_id, officer=officer)
+    elif officer.store_id != PLATFORM_STORE:
+        raise NotYoursToSettle
 
 
 async def drive(
