@@ -287,7 +287,7 @@ async def test_what_cannot_be_answered_for_changes_nothing(platform: Platform) -
         assert (await settle(platform, request_id, SHOP, Verb.ERASE, **bad)).status_code == 422
     part = await part_of(platform, request_id, SHOP, Verb.ERASE)
     assert part is not None and part["state"] == "waiting"
-    key = platform.of_platform() | {"Idempotency-Key": uuid4().hex}
+    key = dict(platform.of_platform(), **{"Idempotency-Key": uuid4().hex})
     first = await settle(platform, request_id, SHOP, Verb.ERASE, key)
     again = await settle(platform, request_id, SHOP, Verb.ERASE, key)
     assert (first.status_code, first.content) == (again.status_code, again.content) == (200, first.content)
