@@ -219,6 +219,9 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "document_id": str(uuid4()),
             "download_id": str(uuid4()),
             "slug": slug,
+            "participant": "newsletter",
+            "verb": "export",
+            "name": "newsletter",
         },
         secrets={"Cart-Secret": sold["cart_secret"], "Order-Secret": sold["view_secret"]},
     )

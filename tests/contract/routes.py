@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deploy.local.environment import SERVICES
-from libs.common.auth import MANAGERS, STAFF, Role
+from libs.common.auth import MANAGERS, PLATFORM_STORE, STAFF, Role
 from tests.contract.house import ADDRESS, Furnished, House, Person
 from tests.tokens import authorization
 
@@ -157,6 +157,18 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("POST", "/identity/v1/stores"): CUSTOMER,
     ("GET", "/identity/v1/stores"): CUSTOMER,
     ("GET", "/privacy/v1/participants"): STAFF,
+    (
+        "POST",
+        "/privacy/v1/stores/{store_id}/requests/{request_id}/parts/{participant}/{verb}/attempts",
+    ): OFFICERS,
+    (
+        "POST",
+        "/privacy/v1/stores/{store_id}/requests/{request_id}/parts/{participant}/{verb}/settlement",
+    ): OFFICERS,
+    # Of the platform's own store.
+    ("POST", "/privacy/v1/participants/{name}/departure"): OFFICERS,
+    ("GET", "/privacy/v1/participants/{name}/departure"): OFFICERS,
+    ("DELETE", "/privacy/v1/participants/{name}/departure"): OFFICERS,
 }
 """Who may call what is not public."""
 OF_THE_PLATFORM = frozenset(
@@ -165,6 +177,9 @@ OF_THE_PLATFORM = frozenset(
         ("GET", "/identity/v1/stores"),
         ("GET", "/privacy/v1/escalations"),
         ("GET", "/privacy/v1/store-endings"),
+        ("POST", "/privacy/v1/participants/{name}/departure"),
+        ("GET", "/privacy/v1/participants/{name}/departure"),
+        ("DELETE", "/privacy/v1/participants/{name}/departure"),
     }
 )
 
@@ -233,6 +248,12 @@ BODIES: Mapping[Route, Any] = {
     },
     ("PUT", "/privacy/v1/stores/{store_id}/requests/{request_id}/assignment"): {"account_id": None},
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): {"text": "A note."},
+    ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/parts/{participant}/{verb}/settlement"): {
+        "outcome": "done",
+        "ground": "done-by-hand",
+        "reason": "It was deleted by hand.",
+    },
+    ("POST", "/privacy/v1/participants/{name}/departure"): {"ground": "erased"},
     ("PUT", "/privacy/v1/stores/{store_id}/settings"): {"lifting_notice_days": 7},
     ("PUT", "/privacy/v1/stores/{store_id}/retention"): {"lengths": {"order-cancelled": "P20D"}},
     ("POST", "/privacy/v1/stores/{store_id}/retention/preview"): {"lengths": {"order-cancelled": "P20D"}},
@@ -318,9 +339,10 @@ def permitted(route: Route, store: Furnished, merchant: Person) -> Mapping[str, 
     """The header of somebody who may call the route; nobody's where it is public."""
     if route in PUBLIC:
         return {}
+    role = min(ROLES[route])
     if route in OF_THE_PLATFORM:
-        return merchant.headers
-    return as_role(store, min(ROLES[route]))
+        return merchant.headers if role is Role.CUSTOMER else authorization(PLATFORM_STORE, role)
+    return as_role(store, role)
 
 
 def is_problem(answer: httpx.Response, *statuses: int) -> None:

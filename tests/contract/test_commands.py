@@ -277,6 +277,19 @@ async def _a_hold(_house: House, _ours: Furnished, _: Person) -> dict[str, Any]:
     return {"json": body | {"email": f"canary-{uuid4().hex}@vitrine.example"}}
 
 
+async def _to_be_settled(house: House, ours: Furnished, _: Person) -> dict[str, Any]:
+    request_id = await _asked(house, ours, right="access")
+    # The platform answers for its own services, and this store for somebody else's.
+    asked = text("""
+        INSERT INTO task (request_id, participant, verb, store_id, asked_at)
+        SELECT id, 'newsletter', 'export', store_id, now() FROM request WHERE id = :id
+    """)
+    async with house.database("privacy").session(ours.id) as session:
+        await session.execute(asked, {"id": request_id})
+    route = f"{_REQUESTS}/{{request_id}}/parts/{{participant}}/{{verb}}/settlement"
+    return {"names": {"request_id": request_id}, "json": BODIES["POST", route]}
+
+
 _PDF = ("card.pdf", b"%PDF-1.7 a card", "application/pdf")
 _REQUESTS = "/privacy/v1/stores/{store_id}/requests"
 FIRST: Mapping[Route, Prepare] = {
@@ -293,6 +306,7 @@ FIRST: Mapping[Route, Prepare] = {
     ("POST", f"{_REQUESTS}/{{request_id}}/decision"): _to_be_decided,
     ("POST", f"{_REQUESTS}/{{request_id}}/lifting"): _to_be_lifted,
     ("POST", f"{_REQUESTS}/{{request_id}}/notes"): _a_note,
+    ("POST", f"{_REQUESTS}/{{request_id}}/parts/{{participant}}/{{verb}}/settlement"): _to_be_settled,
     ("POST", f"{_REQUESTS}/{{request_id}}/documents/{{document_id}}/checks"): _to_be_looked_at,
     ("POST", "/privacy/v1/stores/{store_id}/merges"): _to_be_merged,
     ("POST", "/privacy/v1/stores/{store_id}/holds"): _a_hold,
