@@ -51,6 +51,7 @@ def keys(data: Path) -> dict[str, str]:
         "SERVICE_KEYS": json.dumps(public),
         "KEYRING_MASTER_KEY": file.get("keyring_master_key", _master_key),
         "IDENTITY_MASTER_KEY": file.get("identity_master_key", _master_key),
+        "PRIVACY_MASTER_KEY": file.get("privacy_master_key", _master_key),
     }
 
 

@@ -1,9 +1,30 @@
 """Settings every service shares; each service's own `settings.py` adds its prefix and its own fields."""
 
-from typing import Literal
+import base64
+import binascii
+from typing import Annotated, Literal
 
-from pydantic import Field, PostgresDsn, SecretStr, field_validator
+from pydantic import AfterValidator, Field, PostgresDsn, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _is_a_key(key: SecretStr) -> SecretStr:
+    try:
+        material = base64.b64decode(key.get_secret_value(), validate=True)
+    except binascii.Error:
+        material = b""
+    if len(material) != 32:
+        raise ValueError("a master key is 32 bytes in base64")
+    return key
+
+
+MasterKey = Annotated[SecretStr, AfterValidator(_is_a_key)]
+"""32 bytes in base64: wraps what a service keeps and must be able to use."""
+
+
+def key_bytes(key: SecretStr) -> bytes:
+    """A master key itself."""
+    return base64.b64decode(key.get_secret_value())
 
 
 class ServiceSettings(BaseSettings):

@@ -1,12 +1,9 @@
 """Identity's settings: `IDENTITY_DATABASE_URL`, `IDENTITY_SERVICE_KEY`, `IDENTITY_MASTER_KEY` and what all share."""
 
-import base64
-import binascii
-
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from libs.common.settings import ServiceSettings
+from libs.common.settings import MasterKey, ServiceSettings, key_bytes
 
 
 class Settings(ServiceSettings):
@@ -14,8 +11,8 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="IDENTITY_")
 
-    master_key: SecretStr
-    """32 bytes in base64: wraps the private keys that sign access tokens."""
+    master_key: MasterKey
+    """Wraps the private keys that sign access tokens."""
     hashing_threads: int = Field(2, ge=1, le=64, description="Passwords hashed at the same time.")
     hashing_queue: int = Field(64, ge=1, le=10_000, description="Passwords that may wait; more answer 503.")
     answer_step: float = Field(
@@ -33,18 +30,7 @@ class Settings(ServiceSettings):
         5, ge=1, description="Mails per e-mail address in an hour, and further addresses an account adds."
     )
 
-    @field_validator("master_key")
-    @classmethod
-    def _is_a_key(cls, key: SecretStr) -> SecretStr:
-        try:
-            material = base64.b64decode(key.get_secret_value(), validate=True)
-        except binascii.Error:
-            material = b""
-        if len(material) != 32:
-            raise ValueError("a master key is 32 bytes in base64")
-        return key
-
     @property
     def master_key_bytes(self) -> bytes:
         """The master key itself."""
-        return base64.b64decode(self.master_key.get_secret_value())
+        return key_bytes(self.master_key)

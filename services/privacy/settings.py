@@ -1,13 +1,16 @@
-"""Settings of the privacy service: `PRIVACY_DATABASE_URL`, `PRIVACY_SERVICE_KEY` and what all services share."""
+"""Settings of the privacy service: `PRIVACY_DATABASE_URL`, `PRIVACY_SERVICE_KEY`, `PRIVACY_MASTER_KEY` and what all
+share.
+"""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 from pydantic_settings import SettingsConfigDict
 
 from libs.common.events.privacy import ParticipantName
-from libs.common.settings import ServiceSettings
+from libs.common.settings import MasterKey, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -37,6 +40,16 @@ class Settings(ServiceSettings):
         ge=0,
         validation_alias="KEYRING_BACKUP_DAYS",
         description="How long a backup of the keyring is kept; certificates name the day on which the last lapses.",
+    )
+    master_key: MasterKey
+    """Wraps the secrets that are shared with recipients outside."""
+    outgoing_networks: list[IPvAnyNetwork] = Field(
+        [],
+        description="JSON list: networks of your own that recipients may be in although they are not public.",
+    )
+    outgoing_http: bool = Field(False, description="Whether recipients may be named with http.")
+    outgoing_authorities: Path | None = Field(
+        None, description="A PEM file of certificate authorities of your own."
     )
     service_keys: dict[str, dict[str, Any]] = Field({}, validation_alias="SERVICE_KEYS")
     """The public ES256 JWK of each service; a participant named here can announce no other key."""

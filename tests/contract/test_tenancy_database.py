@@ -280,6 +280,7 @@ async def _bind(connection: AsyncConnection, store: str) -> None:
 def _metadata(name: str) -> list[MetaData]:
     if name == "privacy":
         import_module("services.privacy.evidence.models")
+        import_module("services.privacy.recipients.models")
     if name in SERVICES:
         return [METADATA, import_module(f"services.{name}.models").Base.metadata]
     if name == "keyring":

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, model_
 
 from libs.common.events import Event, PersonalEvent
 from libs.common.personal.data import PersonalData, PersonalValue, Sealed
-from libs.common.personal.vocabulary import RULES, Category, Clock, LegalBasis, Purpose, Retention
+from libs.common.personal.vocabulary import RULES, Category, Clock, LegalBasis, Purpose, Retention, Source
 
 ParticipantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 SkippedWord = Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$")]
@@ -30,6 +30,9 @@ class Verb(StrEnum):
     PREVIEW = "preview"
     """Count what you hold, what you would have to keep and what speaks against an erasure. Changes nothing."""
     EXPORT = "export"
+    REFER = "refer"
+    """Before anything else of a request that recipients outside take part in: say by which addresses, numbers, accounts
+    and orders outsiders know the person, in a box of the request."""
     PREPARE = "prepare"
     """Before anything of an erasure is destroyed: collect what you need to find and to tell those who have the person's
     data from you, and tell them. Asked of whoever announced that they `prepare`; nothing goes before they are done."""
@@ -115,6 +118,21 @@ class Proposal(
     corrections: Annotated[tuple[Correction, ...], Field(min_length=1, max_length=20)]
 
 
+class References(
+    PersonalData,
+    retention=Retention.REQUEST,
+    purposes=[Purpose.RIGHTS_OF_THE_PERSON],
+    legal_basis=LegalBasis.LEGAL_OBLIGATION,
+    source=Source.DERIVED,
+):
+    """By what outsiders know a person: whoever had data of them finds it by these."""
+
+    emails: tuple[Annotated[str, Category.EMAIL], ...] = ()
+    phones: tuple[Annotated[str, Category.PHONE_NUMBER], ...] = ()
+    accounts: tuple[Annotated[UUID, Category.UNIQUE_ID], ...] = ()
+    orders: tuple[Annotated[UUID, Category.PURCHASE_HISTORY], ...] = ()
+
+
 class TaskIssued(Event, type="vitrine.privacy.task-issued.v1", topic="privacy.tasks", key="request_id"):
     """Do this for this person, up to this generation, and answer."""
 
@@ -164,7 +182,10 @@ class TaskAnswered(Event, type="vitrine.privacy.task-answered.v1", topic="privac
     chunks: Annotated[int, Field(ge=0)] = 0
     """For an export: how many `ExportChunk`s were sent before this answer."""
     digest: str = ""
-    """For an export: SHA-256, in hex, over the SHA-256 of the bytes of each box in order; empty without chunks."""
+    """For an export: SHA-256, in hex, over the SHA-256 of the bytes of each box in order; empty without chunks. For
+    `refer`: SHA-256, in hex, of the bytes of `references`, which it signs in their place."""
+    references: Sealed[References] | None = None
+    """For `refer`: sealed for the request; None where nobody outside would know the person from here."""
     reason: str = ""
     """For a failure: a fixed word, never a message that could quote data."""
     obligations: list[Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$")]] = []

@@ -1,8 +1,9 @@
 """A participant signs what it answers, so that no other can answer for it and anybody can check it later.
 
 The signature is a detached JWS (RFC 7515, appendix F) with ES256 and the key the participant announced. What is
-signed is the JSON as it was sent, without `signature` and `version` and with `store_id`: keys sorted, no blanks, UTF-8
-(RFC 8785 gives the same bytes, since an answer has no fractions).
+signed is the JSON as it was sent, without `signature`, `version` and `references` and with `store_id`: keys sorted, no
+blanks, UTF-8 (RFC 8785 gives the same bytes, since an answer has no fractions). A box of references is signed by its
+`digest`, so that whoever checks an answer later needs no box.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from libs.common.events import Received
 from libs.common.events.privacy import RowsCleaned, StoreCleaned, TaskAnswered
 
 ALGORITHM = "ES256"
+UNSIGNED = frozenset({"signature", "version", "references"})
+"""What is left out of what is signed."""
 A = TypeVar("A", TaskAnswered, RowsCleaned, StoreCleaned)
 
 
@@ -59,5 +62,5 @@ def _imported(public_key: bytes) -> ECKey:
 
 
 def _signed(body: Mapping[str, Any], store_id: UUID) -> bytes:
-    unsigned = {name: value for name, value in body.items() if name not in {"signature", "version"}}
+    unsigned = {name: value for name, value in body.items() if name not in UNSIGNED}
     return orjson.dumps(unsigned | {"store_id": str(store_id)}, option=orjson.OPT_SORT_KEYS)

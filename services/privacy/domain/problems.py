@@ -237,3 +237,62 @@ class NotCertified(NotFound):
     slug = "not-certified"
     title = "There is no certificate yet"
     detail = "It is issued when the request has ended; after an erasure, once no key can be in any memory."
+
+
+# --- Recipients outside ----------------------------------------------------------------------------------
+
+
+class AddressNotAllowed(Unprocessable):
+    """422: nothing is ever sent there."""
+
+    slug = "address-not-allowed"
+    title = "Nothing can be sent to this address"
+    detail = "Give an https address without a user name, a password and a fragment."
+
+
+class TooManyRecipients(Conflict):
+    """409: a store has only so many."""
+
+    slug = "too-many-recipients"
+    title = "This store has too many recipients already"
+    detail = "Disable those that get nothing any more."
+
+
+class RecipientDisabled(Conflict):
+    """409: nothing is sent to it any more."""
+
+    slug = "recipient-disabled"
+    title = "This recipient is disabled"
+    detail = "Register it anew if it is to be told of requests again."
+
+
+class RecipientNotTested(Conflict):
+    """409: nothing about anybody goes to an address that never answered."""
+
+    slug = "recipient-not-tested"
+    title = "This recipient has not taken a test yet"
+    detail = "Send it a test first; it is active as soon as it has taken one."
+
+
+class DeliveryOver(Conflict):
+    """409: there is nothing left to send."""
+
+    slug = "delivery-over"
+    title = "This is not sent any more"
+    detail = "Its request has ended, its person was erased, or something later took its place."
+
+
+class NotSigned(Forbidden):
+    """403: whoever answers shows by a signature that they are the recipient."""
+
+    slug = "not-signed"
+    title = "This answer is not signed by its recipient"
+    detail = "Sign id.timestamp.body with the secret of the recipient, within five minutes of now."
+
+
+class AlreadyAnswered(Conflict):
+    """409: the recipient has said something else before, or somebody has answered for it."""
+
+    slug = "already-answered"
+    title = "This was answered otherwise already"
+    detail = "What was said first counts."

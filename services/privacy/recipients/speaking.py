@@ -1,0 +1,21 @@
+"""Which module speaks which protocol."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from libs.common.events.privacy import Verb
+from services.privacy.recipients import shopify, webhooks
+from services.privacy.recipients.protocols import Spoken
+from services.privacy.recipients.words import Protocol, Role
+
+PROTOCOLS: Mapping[Protocol, Spoken] = MappingProxyType(
+    {Protocol.WEBHOOK: webhooks, Protocol.SHOPIFY: shopify}
+)
+_OF_PROCESSORS = frozenset({Verb.EXPORT})
+"""What somebody who decides for themselves answers the person about, not us."""
+
+
+def part_in(role: Role, protocol: Protocol) -> list[Verb]:
+    """What such a recipient has a part in."""
+    verbs = PROTOCOLS[protocol].VERBS
+    return sorted(verbs if role is Role.PROCESSOR else verbs - _OF_PROCESSORS)
