@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 import httpx
@@ -98,7 +98,7 @@ class Outgoing:
     ) -> Answer:
         """The reply to one request, of which nothing is tried twice. Raises NotSent."""
         request = self._request(method, url, headers or {}, content)
-        backend = _Pinned(self._address, self._seconds)
+        backend = _Pinned(self._address)
         try:
             async with (
                 asyncio.timeout(self._seconds),
@@ -172,12 +172,12 @@ def is_public(address: Address) -> bool:
     return not any(address in network for network in _NOT_PUBLIC if network.version == address.version)
 
 
-class _Pinned(httpcore.AnyIOBackend):
+class _Pinned(httpcore.AsyncNetworkBackend):
     """Connects to the address that was looked at, and to no other that the name may have by then."""
 
-    def __init__(self, address_of: Callable[[str, int], Awaitable[Address]], seconds: float) -> None:
+    def __init__(self, address_of: Callable[[str, int], Awaitable[Address]]) -> None:
         self._address_of = address_of
-        self._seconds = seconds
+        self._network: httpcore.AsyncNetworkBackend = cast(Any, httpcore.AnyIOBackend)()
 
     async def connect_tcp(
         self,
@@ -187,17 +187,9 @@ class _Pinned(httpcore.AnyIOBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        """A connection. Raises NotSent for a name that must not be called."""
         address = await self._address_of(host, port)
-        return await super().connect_tcp(
-            str(address),
-            port,
-            timeout=self._seconds,
-            local_address=local_address,
-            socket_options=socket_options,
-        )
-
-    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        raise NotSent("address-not-allowed")
+        return await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options)
 
 
 def _word(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify
+from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify, Reference
 from libs.common.personal.portable import Template, each, postal_address
 from libs.common.personal.vocabulary import Clock
 from services.identity.kinds import Credentials, FurtherEmail, Profile
@@ -30,6 +30,7 @@ HOLDINGS: Sequence[Holding] = (
         table=AccountEmail,
         box="box",
         kind=FurtherEmail,
+        proved="confirmed_at",
         on_erase=OnErase.DELETE,
         describe=("asked_at", "confirmed_at"),
         # Its owner confirmed this very address; another one is added and confirmed like it.
@@ -58,6 +59,7 @@ HOLDINGS: Sequence[Holding] = (
         kind=Profile,
         on_erase=OnErase.DELETE,
         describe=("id", "confirmed_at"),
+        reference=Reference.ACCOUNT,
         indexes={"email_index": ("email", "email")},
         portable=_PERSON,
     ),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from libs.common.events.orders import OrderContact
-from libs.common.personal.holdings import Attached, Holding, OnErase
+from libs.common.personal.holdings import Attached, Holding, OnErase, Reference
 from libs.common.personal.portable import Template, amount, each, postal_address, word
 from libs.common.personal.vocabulary import Clock
 from services.orders.models import Order, OrderLine
@@ -80,6 +80,7 @@ HOLDINGS: Sequence[Holding] = (
             Attached(OrderLine, by="order_id", describe=("sku", "title", "quantity", "unit_price")),
         ],
         order_number="number",
+        reference=Reference.ORDER,
         indexes={"email_index": ("email", "email")},
         portable=_ORDER,
         before_erase=cancel_open_orders,

@@ -46,14 +46,15 @@ from services.privacy.domain.parts import Unwanted
 from services.privacy.domain.problems import TooManySubjects
 from services.privacy.domain.states import KEYRING, RECIPIENT, TaskState
 from services.privacy.engine import joining, leaving, people
-from services.privacy.engine.answers import record
+from services.privacy.engine.answers import record, refused
 from services.privacy.engine.archives import ARCHIVES
 from services.privacy.engine.chunks import keep_chunks
-from services.privacy.engine.phases import KEYRING_TASKS, NOTICES
+from services.privacy.engine.phases import DELIVERIES, KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
 from services.privacy.models import Base, Departure, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
+from services.privacy.recipients import deliveries, references
 from services.privacy.retention import clocks, expiring, moving, periods
 from services.privacy.settings import Settings, present
 
@@ -115,7 +116,9 @@ def _point(key: dict[str, object]) -> tuple[object, ...]:
 @batched
 async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswered]]) -> None:
     """Believe what is signed with the key of the participant that it names, and nothing else."""
-    answers = [_answer(event) for event in sound(await believed(session, events))]
+    given = sound(await believed(session, events))
+    await references.keep(session, events[0].envelope.store_id, [event.data for event in given])
+    answers = [_answer(event) for event in given]
     await record(
         session,
         events[0].envelope.store_id,
@@ -128,15 +131,17 @@ async def on_answers(session: AsyncSession, events: Sequence[Received[TaskAnswer
 
 def _answer(event: Received[TaskAnswered]) -> Answer:
     answered = event.data
-    return Answer(
+    received = orjson.loads(event.record.value)
+    answer = Answer(
         request_id=answered.request_id,
         participant=answered.participant,
         verb=answered.verb,
         round=answered.round,
         state=TaskState(answered.outcome),
-        content=answered.model_dump(mode="json"),
-        received=orjson.loads(event.record.value),
+        content=answered.model_dump(mode="json", exclude={"references"}),
+        received={name: value for name, value in received.items() if name != "references"},
     )
+    return answer if references.fits(answered) else refused(answer)
 
 
 @batched
@@ -220,6 +225,7 @@ DUTIES: Sequence[Duty] = (
     Duty("let participants join", joining.join, timedelta(seconds=1), channel=joining.CHANNEL),
     Duty("let participants leave", leaving.hand_over, timedelta(seconds=1), channel=joining.CHANNEL),
     Duty("write letters", letters.write, timedelta(seconds=1), channel=NOTICES),
+    Duty("deliver outside", deliveries.deliver, timedelta(seconds=1), channel=DELIVERIES),
     # Two, so that an archive of a million rows keeps only half of the others waiting.
     Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("assemble more archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),

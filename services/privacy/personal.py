@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.identity import AccountContact
-from libs.common.events.privacy import ExportedRecords, Proposal
+from libs.common.events.privacy import ExportedRecords, Proposal, References
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, OnRectify, Person
 from services.privacy.engine.phases import NOTE_TURNED, TURNED
 from services.privacy.holds import people_on_hold
@@ -34,6 +34,8 @@ from services.privacy.models import (
     RequestNote,
     VerificationDocument,
 )
+from services.privacy.recipients.kinds import DeliveryBody
+from services.privacy.recipients.models import Delivery, RequestReference
 
 _CANCEL = text(f"""
     WITH ended AS (
@@ -143,6 +145,15 @@ HOLDINGS: Sequence[Holding] = (
         table=ArchivePieceRow, box="box", kind=ArchivePiece, bucket="request_id", on_erase=OnErase.DELETE,
         exported=False,
     ),
+    # What is still to be told of whoever is erased meanwhile is told by their erasure.
+    Holding(
+        table=Delivery, box="body", kind=DeliveryBody, bucket="request_id", on_erase=OnErase.CLEAR, exported=False,
+        on_rectify=OnRectify.KEEP,
+    ),
+    Holding(
+        table=RequestReference, box="box", kind=References, bucket="request_id", on_erase=OnErase.DELETE,
+        exported=False, on_rectify=OnRectify.KEEP,
+    ),
     # Who was one person is known only for as long as there is one.
     Holding(table=PersonSubject, on_erase=OnErase.DELETE, exported=False),
     Holding(table=Archive, on_erase=OnErase.DELETE, exported=False),
@@ -181,6 +192,7 @@ KEPT: Mapping[str, str] = {
                 "download_grant",
                 "privacy_settings",
             ),
+            *("recipient", "recipient_secret", "delivery", "delivery_attempt", "request_reference"),
         ),
         _REQUESTS,
     ),

@@ -78,6 +78,9 @@ async def privacy_environment(
         values = {
             **environment,
             "SERVICE_KEYS": orjson.dumps(service_keys).decode(),
+            # Recipients of tests are on this machine.
+            "PRIVACY_OUTGOING_NETWORKS": '["127.0.0.0/8"]',
+            "PRIVACY_OUTGOING_HTTP": "true",
             "PRIVACY_PARTICIPANTS": orjson.dumps(EVERYBODY).decode(),
         }
         for name, value in values.items():

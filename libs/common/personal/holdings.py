@@ -51,6 +51,13 @@ class OnRectify(StrEnum):
     """It says what somebody asked for or confirmed at the time, and ends by itself."""
 
 
+class Reference(StrEnum):
+    """What outsiders know a person's rows by."""
+
+    ACCOUNT = "account"
+    ORDER = "order"
+
+
 class Person(NamedTuple):
     """A person's life at a store up to and including one generation."""
 
@@ -135,6 +142,11 @@ class Holding:
     """What a row is in the vocabulary of schema.org, for a person who takes it elsewhere."""
     order_number: str | None = None
     """The column with the number of an order, by which its buyer can be recognised."""
+    reference: Reference | None = None
+    """What outsiders who had data from here know the `id` of a row as."""
+    proved: str | None = None
+    """The column that says when an address in the box was shown to be the person's: until then outsiders are told of
+    nobody by it."""
     indexes: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Blind indexes that follow a correction: by column, the field of the box and the name given to `blind_index`."""
     on_rectify: OnRectify = OnRectify.RESEAL
@@ -155,6 +167,8 @@ class Holding:
             *self.describe,
             *self.indexes,
             *((self.order_number,) if self.order_number else ()),
+            *((self.proved,) if self.proved else ()),
+            *(("id",) if self.reference else ()),
         )
         for name in ("store_id", "subject_id", "generation", *named):
             self.column(name)

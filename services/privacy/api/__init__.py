@@ -10,6 +10,7 @@ from services.privacy.api import (
     participants,
     parts,
     people,
+    recipients,
     replies,
     request_forms,
     request_pages,
@@ -34,5 +35,6 @@ ROUTERS = (
     downloads.router,
     evidence.router,
     store_endings.router,
+    recipients.router,
 )
 PAGES = (download_page.router, request_pages.router)

@@ -77,6 +77,10 @@ _PARTS = text(f"""
 """)  # noqa: S608 - a constant of this package
 
 
+_BEFORE = frozenset({Verb.PREPARE, Verb.REFER})
+"""What others wait for."""
+
+
 async def record(
     session: AsyncSession,
     store_id: UUID,
@@ -100,7 +104,7 @@ async def _record(
     """Save the answers. Returns the requests that they may move on."""
     wanted = _one_each(answer for answer in given if _is_wanted(answer, requests.get(answer.request_id)))
     lacking = await incomplete(session, wanted)
-    taken = await _take(session, store_id, [_refused(one) if one in lacking else one for one in wanted])
+    taken = await _take(session, store_id, [refused(one) if one in lacking else one for one in wanted])
     await count_others(session, store_id, _others(given, wanted, taken), requests)
     await _lead_on(session, store_id, requests, taken)
     if anew := {one.request_id for one in lacking}:
@@ -130,8 +134,8 @@ async def _lead_on(
     """Within a phase some wait for others."""
     if led := [requests[id_] for id_, who, _ in taken if who == KEYRING and _is_led(requests[id_])]:
         await follow_keyring(session, store_id, led)
-    if told := [requests[id_] for id_, _, verb in taken if verb is Verb.PREPARE]:
-        await let_begin(session, store_id, told)
+    if before := [requests[id_] for id_, _, verb in taken if verb in _BEFORE]:
+        await let_begin(session, store_id, list({one.id: one for one in before}.values()))
     if gone := [requests[id_] for id_, who, verb in taken if who == KEYRING and verb is Verb.VERIFY_ERASED]:
         await let_forget(session, store_id, [one for one in gone if is_part(one)])
 
@@ -148,7 +152,8 @@ def _is_led(request: Row[Any]) -> bool:
     return is_led(Right(request.claim), State(request.state))
 
 
-def _refused(answer: Answer) -> Answer:
+def refused(answer: Answer) -> Answer:
+    """An answer that does not fit what came with it: it is asked for again."""
     why = {"reason": "incomplete"}
     # What was signed said otherwise, so the evidence has it without its signature.
     received = {name: value for name, value in (answer.received or {}).items() if name != "signature"}

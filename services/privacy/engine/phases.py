@@ -35,6 +35,7 @@ from services.privacy.engine.tasks import (
     verb_of,
 )
 from services.privacy.models import Request
+from services.privacy.recipients.speaking import PARTIAL_PROTOCOLS, TOLD_OUTSIDE
 from services.privacy.retention.clocks import start, start_of_own
 from services.privacy.settings import present
 
@@ -44,6 +45,8 @@ KEYRING_TASKS = "keyring_tasks"
 """NOTIFY channel: the keyring is to be asked."""
 NOTICES = "notices"
 """NOTIFY channel: a mail is to be written."""
+DELIVERIES = "deliveries"
+"""NOTIFY channel: something is to be sent outside."""
 PAUSES = {"first": FIRST_PAUSE.total_seconds(), "longest": LONGEST_PAUSE.total_seconds()}
 ANNOUNCED: Mapping[Right, str] = {
     **{right: f"{right}-done" for right in Right},
@@ -97,6 +100,51 @@ _EXPECT_PREPARATIONS = text(f"""
         WHERE task.request_id = asked.request_id AND task.participant = 'keyring' AND task.verb = 'erase'
     ), noted AS ({NOTE_ISSUED})
     SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
+""")  # noqa: S608 - a constant of this module
+# Whoever outside is to be told or asked has a part as well, and a delivery that waits until everybody has said by what
+# the person is known there. What would be gone by then, or be called otherwise, waits for that too.
+_EXPECT_RECIPIENTS = text(f"""
+    WITH theirs AS (
+        SELECT request.id AS request_id, request.store_id, request.subject_id, request.generation, request.round,
+            recipient.id AS recipient_id, 'recipient-' || recipient.id AS participant
+        FROM request JOIN recipient ON recipient.store_id = request.store_id
+        WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id
+            AND recipient.state <> 'disabled' AND CAST(:verb AS text) = ANY(recipient.verbs)
+            AND (request.claim <> 'erasure' OR coalesce(request.purpose, request.category) IS NULL
+                OR recipient.protocol = ANY(CAST(:partial AS text[])))
+    ), told AS (
+        INSERT INTO task AS task (request_id, participant, verb, store_id, recipient_id)
+        SELECT request_id, participant, CAST(:verb AS text), store_id, recipient_id FROM theirs
+        ON CONFLICT (request_id, participant, verb) DO UPDATE SET
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = NULL, asked_at = NULL
+        RETURNING task.request_id, task.store_id, task.participant, task.verb
+    ), replaced AS (
+        UPDATE delivery SET state = 'void', next_try_at = NULL FROM theirs
+        WHERE delivery.request_id = theirs.request_id AND delivery.recipient_id = theirs.recipient_id
+            AND delivery.what = CAST(:verb AS text) AND delivery.round < theirs.round
+    ), deliveries AS (
+        INSERT INTO delivery
+            (id, store_id, recipient_id, what, request_id, subject_id, generation, round, state, made_at)
+        SELECT gen_random_uuid(), store_id, recipient_id, CAST(:verb AS text), request_id, subject_id, generation,
+            round, 'collecting', now()
+        FROM theirs ON CONFLICT DO NOTHING
+    ), referring AS (
+        INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at, asked_at)
+        SELECT request_id, name, 'refer', store_id, now() + make_interval(secs => :first), now()
+        FROM (SELECT DISTINCT request_id, store_id FROM theirs) AS concerned,
+            (SELECT name FROM participant UNION SELECT unnest(CAST(:expected AS text[]))) AS everybody (name)
+        ON CONFLICT (request_id, participant, verb) DO UPDATE SET
+            state = 'waiting', answer = NULL, answered_at = NULL, next_issue_at = excluded.next_issue_at,
+            asked_at = excluded.asked_at
+        RETURNING task.request_id, task.store_id, task.participant, task.verb
+    ), waiting AS (
+        UPDATE task SET next_issue_at = NULL, asked_at = NULL FROM referring
+        WHERE task.request_id = referring.request_id AND task.recipient_id IS NULL
+            AND (task.verb = 'rectify' OR task.participant = 'keyring' AND task.verb = 'erase')
+    ), asked AS (
+        SELECT * FROM told UNION SELECT * FROM referring
+    ), noted AS ({_NOTE_ISSUED})
+    SELECT DISTINCT request_id FROM referring
 """)  # noqa: S608 - a constant of this module
 # Who was asked to erase is asked whether it did, but for whom somebody else answered, and who is told outside.
 _ERASED_ITSELF = "verb = 'erase' AND state <> 'settled' AND recipient_id IS NULL"
@@ -155,14 +203,17 @@ async def _begin(
     expected: Iterable[str],
 ) -> None:
     values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
-    everybody = [*expected, KEYRING] if led else list(expected)
+    expected = list(expected)
+    everybody = [*expected, KEYRING] if led else expected
     await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
     if verb is Verb.ERASE:
         await _begin_preparations(session, store_id, requests, values)
+    referring = await _begin_references(session, store_id, requests, verb, values | {"expected": expected})
     if led:
         ring_after_commit(session, KEYRING_TASKS)
     else:
-        await publish_all(session, [task(one, verb) for one in requests], store_id=store_id, source=SOURCE)
+        ready = [one for one in requests if verb is not Verb.RECTIFY or one.id not in referring]
+        await publish_all(session, [task(one, verb) for one in ready], store_id=store_id, source=SOURCE)
 
 
 async def _begin_preparations(
@@ -173,21 +224,66 @@ async def _begin_preparations(
     await publish_all(session, tasks, store_id=store_id, source=SOURCE)
 
 
+async def _begin_references(
+    session: AsyncSession,
+    store_id: UUID,
+    requests: Sequence[Row[Any] | Request],
+    verb: Verb,
+    values: Mapping[str, Any],
+) -> set[UUID]:
+    """Ask everybody by what outsiders know the person, where outsiders have a part. Returns the requests of that."""
+    if verb not in TOLD_OUTSIDE:
+        return set()
+    wanted = {**values, "verb": verb, "partial": PARTIAL_PROTOCOLS}
+    referring = set((await session.scalars(_EXPECT_RECIPIENTS, wanted)).all())
+    asked = [task(one, Verb.REFER) for one in requests if one.id in referring]
+    await publish_all(session, asked, store_id=store_id, source=SOURCE)
+    return referring
+
+
 _PREPARED = text(f"""
     UPDATE task SET next_issue_at = greatest(now(), request.begins_at),
         asked_at = greatest(now(), request.begins_at)
     FROM request
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
         AND task.participant = 'keyring' AND task.verb = 'erase' AND task.state = 'waiting'
-        AND NOT EXISTS (SELECT FROM task AS other WHERE other.request_id = request.id AND other.verb = 'prepare'
-            AND other.{IS_UNANSWERED})
+        AND NOT EXISTS (SELECT FROM task AS other
+            WHERE other.request_id = request.id AND other.verb IN ('prepare', 'refer') AND other.{IS_UNANSWERED})
+""")  # noqa: S608 - a constant of this package
+_REFERRED = text(f"""
+    WITH referred AS (
+        SELECT id FROM request WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+            AND EXISTS (SELECT FROM task WHERE request_id = request.id AND verb = 'refer')
+            AND NOT EXISTS (SELECT FROM task WHERE request_id = request.id AND verb = 'refer' AND {IS_UNANSWERED})
+    ), due AS (
+        UPDATE delivery SET state = 'sending', next_try_at = now() FROM referred
+        WHERE request_id = referred.id AND delivery.state = 'collecting'
+        RETURNING request_id, recipient_id, what
+    ), asked AS (
+        UPDATE task SET next_issue_at = now(), asked_at = now() FROM due
+        WHERE task.request_id = due.request_id AND task.recipient_id = due.recipient_id AND task.verb = due.what
+            AND task.state = 'waiting'
+    ), issued AS (
+        UPDATE task SET next_issue_at = now() + make_interval(secs => :first), asked_at = now() FROM referred
+        WHERE request_id = referred.id AND verb = 'rectify' AND state = 'waiting' AND next_issue_at IS NULL
+            AND recipient_id IS NULL
+        RETURNING request_id
+    )
+    SELECT DISTINCT request_id FROM issued
 """)  # noqa: S608 - a constant of this package
 
 
 async def let_begin(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
-    """Where everybody who had to be told is told, it is the keyring's turn: what it destroys is gone."""
-    await session.execute(_PREPARED, {"ids": ids_of(requests), "store_id": store_id})
-    ring_after_commit(session, KEYRING_TASKS)
+    """Where everybody who had to be told is told, it is the keyring's turn: what it destroys is gone. Where everybody
+    has said by what the person is known outside, it is told there, and what waited for that is asked.
+    """
+    values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
+    await session.execute(_PREPARED, values)
+    corrected = set((await session.scalars(_REFERRED, values)).all())
+    asked = [task(one, Verb.RECTIFY) for one in requests if one.id in corrected]
+    await publish_all(session, asked, store_id=store_id, source=SOURCE)
+    for channel in (KEYRING_TASKS, DELIVERIES):
+        ring_after_commit(session, channel)
 
 
 async def _begin_checks(

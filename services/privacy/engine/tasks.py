@@ -67,9 +67,11 @@ def verb_of(right: Right, state: State) -> Verb | None:
 
 
 def verbs_of(right: Right, state: State) -> frozenset[Verb]:
-    """What an answer may be to in a phase: an erasure that runs is prepared first, by whoever takes part in that."""
+    """What an answer may be to in a phase: what runs is prepared first, by whoever takes part in that."""
     verb = verb_of(right, state)
-    return frozenset({verb, Verb.PREPARE} if verb is Verb.ERASE else {verb} if verb else ())
+    before = {Verb.REFER} if state is State.RUNNING else set[Verb]()
+    before |= {Verb.PREPARE} if verb is Verb.ERASE else set[Verb]()
+    return frozenset({verb, *before} if verb else ())
 
 
 def is_led(right: Right, state: State) -> bool:

@@ -33,15 +33,18 @@ def _own(*retentions: Retention, purposes: tuple[Purpose, ...]) -> Mapping[Purpo
 
 
 def _rights(*retentions: Retention) -> Mapping[Purpose, frozenset[Retention]]:
-    """What a person asks to have corrected comes to every service in a box of their request."""
+    """What a person asks to have corrected comes to every service in a box of their request, and goes from it: by what
+    they are known outside."""
     return {Purpose.RIGHTS_OF_THE_PERSON: frozenset({*retentions, Retention.REQUEST})}
 
 
 GRANTS: Mapping[str, Grant] = MappingProxyType(
     {
-        "catalog": Grant(mint=frozenset({Retention.EXPORT}), open=_rights()),
+        "catalog": Grant(mint=frozenset({Retention.EXPORT, Retention.REQUEST}), open=_rights()),
         "identity": Grant(
-            mint=frozenset({Retention.ACCOUNT, Retention.CORRESPONDENCE, Retention.EXPORT}),
+            mint=frozenset(
+                {Retention.ACCOUNT, Retention.CORRESPONDENCE, Retention.EXPORT, Retention.REQUEST}
+            ),
             open=_own(
                 Retention.ACCOUNT,
                 Retention.CORRESPONDENCE,
@@ -54,7 +57,7 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
             ),
         ),
         "orders": Grant(
-            mint=frozenset({Retention.ORDER, Retention.CORRESPONDENCE, Retention.EXPORT}),
+            mint=frozenset({Retention.ORDER, Retention.CORRESPONDENCE, Retention.EXPORT, Retention.REQUEST}),
             open=_own(
                 Retention.ORDER,
                 Retention.CORRESPONDENCE,
@@ -65,7 +68,13 @@ GRANTS: Mapping[str, Grant] = MappingProxyType(
         "billing": Grant(
             # What is not invoiced yet is sealed anew when a part of it is erased.
             mint=frozenset(
-                {Retention.ACCOUNTING, Retention.ORDER, Retention.CORRESPONDENCE, Retention.EXPORT}
+                {
+                    Retention.ACCOUNTING,
+                    Retention.ORDER,
+                    Retention.CORRESPONDENCE,
+                    Retention.EXPORT,
+                    Retention.REQUEST,
+                }
             ),
             open={
                 Purpose.ACCOUNTING: frozenset({Retention.ACCOUNTING, Retention.ORDER}),

@@ -1,5 +1,6 @@
 """Recipients outside, their secrets, and what is sent to them. A recipient is a business: its name names nobody."""
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,13 +14,13 @@ from libs.common.events.privacy import References
 from libs.common.personal.data import Sealed, SealedColumn
 from services.privacy.models import Base
 from services.privacy.recipients.kinds import DeliveryBody
-from services.privacy.recipients.words import DeliveryState, Protocol, RecipientState, Role
+from services.privacy.recipients.words import STORE_ENDED, DeliveryState, Protocol, RecipientState, Role
 
 _WORD = impersonal("a fixed word")
 _BUSINESS = impersonal("a merchant's words about a business")
 
 
-def _words(words: type[Any]) -> str:
+def _words(words: Iterable[str]) -> str:
     return ", ".join(f"'{word}'" for word in words)
 
 
@@ -91,6 +92,10 @@ class Delivery(Base):
             "uq_delivery_part", "request_id", "recipient_id", "what", "round", unique=True,
             postgresql_where=text("request_id IS NOT NULL"),
         ),
+        Index(
+            "uq_delivery_store_ended", "recipient_id", unique=True,
+            postgresql_where=text(f"what = '{STORE_ENDED}'"),
+        ),
         Index("ix_delivery_due", "next_try_at", postgresql_where=text("next_try_at IS NOT NULL")),
         Index("ix_delivery_listing", "store_id", "recipient_id", "made_at", "id"),
         Index("ix_delivery_subject", "store_id", "subject_id"),
@@ -111,6 +116,8 @@ class Delivery(Base):
     memo: Mapped[dict[str, Any] | None] = mapped_column(JSONB, info=impersonal("ids and times of a protocol"))
     """What a protocol has to remember between two calls."""
     attempts: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    """Tries in a row that came to nothing: by these the pauses grow."""
     next_try_at: Mapped[datetime | None]
     """None while it waits for something else than time."""
     made_at: Mapped[datetime]

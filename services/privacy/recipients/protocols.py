@@ -39,7 +39,7 @@ class Told:
     delivery_id: UUID
     to: To
     what: str
-    """A verb, `test` or `shop-redact`."""
+    """A verb, `test` or `store-ended`."""
     made_at: datetime
     store_name: str
     public_url: str

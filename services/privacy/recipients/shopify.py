@@ -19,7 +19,7 @@ from libs.common.events.privacy import Verb
 from libs.common.outgoing import NotSent
 from services.privacy.recipients.protocols import Reply, Sending, Told
 from services.privacy.recipients.replies import acknowledged
-from services.privacy.recipients.words import SHOP_REDACT, TEST
+from services.privacy.recipients.words import STORE_ENDED, TEST
 
 VERBS = frozenset({Verb.EXPORT, Verb.ERASE})
 """Shopify has no topic for the other rights: such a recipient is told of them by hand."""
@@ -27,7 +27,7 @@ PARTS = False
 TOPICS: Mapping[str, str] = {
     Verb.EXPORT: "customers/data_request",
     Verb.ERASE: "customers/redact",
-    SHOP_REDACT: "shop/redact",
+    STORE_ENDED: "shop/redact",
     TEST: "customers/data_request",
 }
 API_VERSION = "2025-01"
@@ -51,7 +51,7 @@ def compose(told: Told) -> bytes:
         "shop_id": number_of(told.to.store_id),
         "shop_domain": domain_of(told.to.store_id, told.public_url),
     }
-    if told.what == SHOP_REDACT:
+    if told.what == STORE_ENDED:
         bodies = [shop]
     else:
         bodies = [{**shop, "customer": one, **_about(told)} for one in _customers(told)]

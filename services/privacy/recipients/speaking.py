@@ -11,6 +11,10 @@ from services.privacy.recipients.words import Protocol, Role
 PROTOCOLS: Mapping[Protocol, Spoken] = MappingProxyType(
     {Protocol.WEBHOOK: webhooks, Protocol.SHOPIFY: shopify}
 )
+TOLD_OUTSIDE = frozenset(verb for spoken in PROTOCOLS.values() for verb in spoken.VERBS)
+"""What recipients can have a part in at all."""
+PARTIAL_PROTOCOLS = sorted(protocol for protocol, spoken in PROTOCOLS.items() if spoken.PARTS)
+"""Which can be told of an erasure that is not of everything."""
 _OF_PROCESSORS = frozenset({Verb.EXPORT})
 """What somebody who decides for themselves answers the person about, not us."""
 

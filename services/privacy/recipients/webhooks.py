@@ -17,7 +17,7 @@ PARTS = True
 def compose(told: Told) -> bytes:
     """`{"type": "privacy.erase", "timestamp": …, "data": {…}}`."""
     body = {"type": f"privacy.{told.what}", "timestamp": told.made_at, "data": _data(told)}
-    return orjson.dumps(body, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
+    return orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
 
 
 def _data(told: Told) -> dict[str, Any]:

@@ -66,5 +66,5 @@ class DeliveryState(StrEnum):
 
 
 TEST = "test"
-SHOP_REDACT = "shop-redact"
+STORE_ENDED = "store-ended"
 """What is sent besides the verbs of tasks: a test, and that a store has ended."""

@@ -18,7 +18,7 @@ from libs.common import db, tables
 from libs.common.db import Database, impersonal
 from libs.common.migrations import _grant, isolate_stores  # pyright: ignore[reportPrivateUsage]
 from libs.common.personal.data import PersonalData, PersonalValue, Sealed, SealedColumn
-from libs.common.personal.holdings import Attached, Beside, Holding, OnErase, OnRectify, Person
+from libs.common.personal.holdings import Attached, Beside, Holding, OnErase, OnRectify, Person, Reference
 from libs.common.personal.participant import Participant
 from libs.common.personal.vocabulary import Category, LegalBasis, Purpose, Retention
 from libs.common.settings import ServiceSettings
@@ -26,8 +26,9 @@ from services.privacy.keyring.settings import ExtraGrant
 
 SHOP = "test-shop"
 RETENTIONS = frozenset({Retention.ORDER, Retention.ACCOUNTING, Retention.EXPORT, Retention.CORRESPONDENCE})
+MINTS = RETENTIONS | {Retention.REQUEST}
 OPENS = dict.fromkeys(Purpose, RETENTIONS) | {Purpose.RIGHTS_OF_THE_PERSON: RETENTIONS | {Retention.REQUEST}}
-GRANTS = {SHOP: ExtraGrant(mint=RETENTIONS, open=OPENS).model_dump()}
+GRANTS = {SHOP: ExtraGrant(mint=MINTS, open=OPENS).model_dump()}
 """What the keyring allows this shop."""
 
 
@@ -180,7 +181,8 @@ HOLDINGS: Sequence[Holding] = (
     Holding(
         table=Purchase, box="contact", kind=ShopContact, bucket="id", on_erase=OnErase.CLEAR, clears=("email_index",),
         describe=("number",), attached=[Attached(PurchaseLine, by="purchase_id", describe=("title",))],
-        order_number="number", indexes={"email_index": ("email", "email")}, obligations=parcels_on_their_way,
+        order_number="number", reference=Reference.ORDER, indexes={"email_index": ("email", "email")},
+        obligations=parcels_on_their_way,
     ),
     Holding(
         table=Invoice, box="contact", kind=ShopInvoice, on_erase=OnErase.CLEAR, bucket="year", describe=("year",),

@@ -4,9 +4,9 @@
     HANDLERS = {OrderPlaced: on_order_placed, **PARTICIPANT.handlers}
     DUTIES = [*PARTICIPANT.duties]
 
-What opens no box is done where the task arrives, for a batch of people at once. `export`, `rectify`, the preview of a
-rectification and the erasure of a part are noted there and done by a duty. A task that is issued again gets the same
-answer again.
+What opens no box is done where the task arrives, for a batch of people at once. `export`, `refer`, `prepare`,
+`rectify`, the preview of a rectification and the erasure of a part are noted there and done by a duty. A task that is
+issued again gets the same answer again.
 """
 
 from collections import Counter, defaultdict
@@ -47,6 +47,7 @@ from libs.common.personal.participant.index_rotations import index_anew
 from libs.common.personal.participant.part import COMMON, Part, Preparation
 from libs.common.personal.participant.preparations import prepare
 from libs.common.personal.participant.rectifications import rectify
+from libs.common.personal.participant.references import refer
 from libs.common.personal.participant.scoped_erasures import erase_parts
 from libs.common.personal.scope import WHOLE, Scope
 from libs.common.personal.tombstones import bury, erased_among
@@ -115,6 +116,7 @@ class Participant(Part):
                 timedelta(seconds=1),
                 channel=jobs.CHANNEL,
             ),
+            Duty(f"{self.service} refers", self.refer, timedelta(seconds=1), channel=jobs.CHANNEL),
             Duty(f"{self.service} rectifies", self.rectify, timedelta(seconds=1), channel=jobs.CHANNEL),
             Duty(
                 f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
@@ -136,6 +138,10 @@ class Participant(Part):
     async def prepare_erasures(self, work: Work) -> int:
         """Tell whoever must know before anything is destroyed. Returns 0 unless more are waiting."""
         return await prepare(self, work)
+
+    async def refer(self, work: Work) -> int:
+        """Say by what outsiders know the people of waiting tasks. Returns 0 unless more are waiting."""
+        return await refer(self, work)
 
     async def rectify(self, work: Work) -> int:
         """Correct what is to be corrected, or say what would be. Returns 0 unless more are waiting."""
@@ -456,7 +462,7 @@ def _as_held(kept: Retained, held: Kept) -> Retained:
 
 def _opens_boxes(task: TaskIssued) -> bool:
     match task.verb:
-        case Verb.EXPORT | Verb.RECTIFY | Verb.PREPARE:
+        case Verb.EXPORT | Verb.RECTIFY | Verb.PREPARE | Verb.REFER:
             return True
         case Verb.PREVIEW:
             return task.proposal is not None

@@ -18,6 +18,7 @@ from libs.common.personal.expiry import cleanings
 from libs.common.personal.export import Reading, shown
 from libs.common.personal.holdings import COPIES, Copy, Holding, OnErase, Person
 from libs.common.personal.jobs import ParticipantJob, UnderWay
+from libs.common.personal.references import referring
 from libs.common.personal.restrictions import RestrictedSubject
 from libs.common.personal.vocabulary import Clock
 from libs.common.settings import ServiceSettings
@@ -67,6 +68,7 @@ class Part:
         self.copies = tuple(copies)
         self.clocks = frozenset(clocks)
         self.cleanings = cleanings(self.holdings)
+        self.referring = referring(self.holdings)
         self._settings = settings
         self._exported = {portable: shown(self.holdings, portable=portable) for portable in (False, True)}
 

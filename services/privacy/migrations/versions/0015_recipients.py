@@ -82,6 +82,7 @@ def _create_deliveries() -> None:
         sa.Column("body", sa.LargeBinary),
         sa.Column("memo", postgresql.JSONB),
         sa.Column("attempts", sa.BigInteger, server_default="0", nullable=False),
+        sa.Column("failures", sa.BigInteger, server_default="0", nullable=False),
         sa.Column("next_try_at", _TIME),
         sa.Column("made_at", _TIME, nullable=False),
         sa.Column("taken_at", _TIME),
@@ -97,6 +98,10 @@ def _create_deliveries() -> None:
     op.create_index(
         "uq_delivery_part", "delivery", ["request_id", "recipient_id", "what", "round"], unique=True,
         postgresql_where=sa.text("request_id IS NOT NULL"),
+    )  # fmt: skip
+    op.create_index(
+        "uq_delivery_store_ended", "delivery", ["recipient_id"], unique=True,
+        postgresql_where=sa.text("what = 'store-ended'"),
     )  # fmt: skip
     op.create_index(
         "ix_delivery_due", "delivery", ["next_try_at"], postgresql_where=sa.text("next_try_at IS NOT NULL")
