@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import fetch
 from libs.common.events import Received
-from libs.common.events.privacy import RowsCleaned, StoreCleaned, TaskAnswered
+from libs.common.events.privacy import CHUNK_BYTES, RowsCleaned, StoreCleaned, TaskAnswered
 from libs.common.personal.answers import Forged, check
 from libs.common.telemetry import meter
 from services.privacy.domain.parts import Unwanted
@@ -55,8 +55,10 @@ def sound(events: Iterable[Received[TaskAnswered]]) -> list[Received[TaskAnswere
 def _is_sound(said: TaskAnswered, value: bytes) -> bool:
     numbers = [*said.counts.values(), *said.beside.values(), *(one.count for one in said.retained)]
     names = [*said.counts, *said.beside, *said.reread, *said.skipped]
+    carried = len(said.references.payload) if said.references is not None else 0
     return (
-        len(value) <= _ANSWER_BYTES
+        carried <= CHUNK_BYTES
+        and len(value) <= _ANSWER_BYTES + 2 * carried
         and b"\\u0000" not in value
         and said.round <= MOST
         and said.chunks <= MOST

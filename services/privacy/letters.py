@@ -48,7 +48,8 @@ _CLAIM = Query("""
     SELECT request.*, claimed.id AS notice_id, template, reader, note.box AS note, known.name AS store_name,
         known.country, head.size AS log_size, encode(head.root, 'hex') AS log_root, chosen.branding,
         desk.store_id AS desk_store_id, desk.subject_id AS desk_subject_id, desk.box AS desk, (
-            SELECT jsonb_agg(answer || jsonb_build_object('participant', task.participant)) FROM task
+            SELECT jsonb_agg(answer || jsonb_strip_nulls(jsonb_build_object('participant', task.participant,
+                'recipient', (SELECT name FROM recipient WHERE recipient.id = task.recipient_id)))) FROM task
             WHERE task.request_id = request.id AND request.state = 'completed' AND answer IS NOT NULL
                 AND verb IN ('erase', 'rectify', 'restrict', 'lift-restriction', 'object')
         ) AS answers

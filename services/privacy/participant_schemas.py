@@ -28,8 +28,11 @@ class NewSettlement(BaseModel):
 class SettlementView(BaseModel):
     """What was said in place of a participant's answer."""
 
-    said: Settled | None = Field(None, description="Absent where it left: its successor answers.")
-    ground: Settlement | Literal["departed"]
+    said: Settled | None = Field(
+        None,
+        description="Absent where it left, since its successor answers, and where its person was erased meanwhile.",
+    )
+    ground: Settlement | Literal["departed", "person-erased"]
     successor: str | None = Field(None, description="Of a participant that left: who has its data.")
 
 

@@ -157,6 +157,7 @@ class Part(BaseModel):
     """One participant's part of a request."""
 
     participant: str
+    recipient: str | None = Field(None, description="The name of somebody outside, as the store gave it.")
     task: Verb
     state: TaskState
     counts: dict[str, int] = Field({}, description="Rows, or keys, by what they are.")

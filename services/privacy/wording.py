@@ -136,18 +136,21 @@ def _of_answers(answers: Iterable[Answer], language: str, recipients: Recipients
     """What was done, what was not and why, and who outside had received it, by everybody's answers."""
     given = [answer for answer in answers if answer["participant"] != KEYRING]
     refused = {category for answer in given for category in answer.get("refused") or ()}
+    inside = [answer for answer in given if "recipient" not in answer]
     told = {
-        recipient
-        for answer in given
+        said(RECIPIENTS, recipient, language)
+        for answer in inside
         for table in answer.get("counts") or ()
         for recipient in recipients.get((answer["participant"], table), ())
     }
+    # Those who could find nobody were told of nobody.
+    told |= {one["recipient"] for one in given if "recipient" in one and one["outcome"] != "nothing-held"}
     return {
         "kept": "\n".join(_kept(given, language)),
         "refused": "\n".join(sorted(f"- {said(CATEGORIES, one, language)}" for one in refused)),
         "beside": _yes(any(answer.get("beside") for answer in given)),
-        "changed": _yes(any(answer.get("counts") for answer in given)),
-        "told": ", ".join(sorted(said(RECIPIENTS, one, language) for one in told)),
+        "changed": _yes(any(answer.get("counts") for answer in inside)),
+        "told": ", ".join(sorted(told)),
     }
 
 
@@ -162,7 +165,8 @@ def _kept(answers: Iterable[Answer], language: str) -> list[str]:
                 if kept["until"]
                 else _UNTIL_SETTLED[language]
             )
-            lines.add(f"- {what}, {until} ({kept['ground']})")
+            whose = f"{answer['recipient']}: " if "recipient" in answer else ""
+            lines.add(f"- {whose}{what}, {until} ({kept['ground']})")
     return sorted(lines)
 
 

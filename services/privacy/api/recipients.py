@@ -19,6 +19,7 @@ from libs.common.http import (
     refusals,
     set_etag,
 )
+from libs.common.idempotency import IdempotencyKey, once
 from services.privacy.api.means import Now
 from services.privacy.recipients import answering, registry
 from services.privacy.recipients.models import Recipient
@@ -30,6 +31,7 @@ from services.privacy.recipients.schemas import (
     RecipientChange,
     RecipientMade,
     RecipientView,
+    Rotation,
     SecretMade,
 )
 from services.privacy.recipients.signing_secrets import OVERLAP
@@ -57,26 +59,38 @@ def _viewed(recipient: Recipient, response: Response) -> RecipientView:
 # --- Registered ------------------------------------------------------------------------------------------
 
 
-@router.post(_PATH, status_code=201, responses=refusals(401, 403, 404, 409))
+@router.post(_PATH, status_code=201, response_model=RecipientMade, responses=refusals(401, 403, 404, 409))
 async def register_recipient(
     *,
     request: Request,
     store_id: StoreId,
-    _: PrivacyOfficer,
+    caller: PrivacyOfficer,
     wanted: NewRecipient,
     session: Session,
     now: Now,
-    response: Response,
-) -> RecipientMade:
+    key: IdempotencyKey = None,
+) -> Response:
     """Somebody outside to whom the store gives data. It has a part in every request whose work begins from now on; what
     is under way goes on without it. Nothing about anybody is sent before it has taken a test. The secret is shown once.
     """
-    recipient, secret = await registry.register(
-        session, store_id=store_id, wanted=wanted, settings=_settings(request), now=now
-    )
-    response.headers["Location"] = f"/privacy/v1/stores/{store_id}/recipients/{recipient.id}"
-    response.headers["Cache-Control"] = "no-store"
-    return RecipientMade(**_viewed(recipient, response).model_dump(), secret=secret)
+    secret: str | None = None
+
+    async def registered() -> tuple[RecipientMade, str]:
+        nonlocal secret
+        recipient, secret = await registry.register(
+            session, store_id=store_id, wanted=wanted, settings=_settings(request), now=now
+        )
+        path = f"/privacy/v1/stores/{store_id}/recipients/{recipient.id}"
+        return RecipientMade.model_validate(recipient), path
+
+    caller_id = str(caller.account_id)
+    reply = await once(session, request, key, store_id=store_id, caller=caller_id, make=registered)
+    if secret is None:
+        return reply
+    # What is kept to be given again is without it.
+    made = RecipientMade.model_validate_json(bytes(reply.body)).model_copy(update={"secret": secret})
+    headers = {"Location": reply.headers["Location"], "Cache-Control": "no-store"}
+    return Response(made.model_dump_json(), status_code=201, headers=headers, media_type="application/json")
 
 
 @router.get(_PATH, responses=refusals(401, 403, 404))
@@ -172,23 +186,29 @@ async def disable_recipient(
     return _viewed(await registry.disable(session, store_id=store_id, recipient_id=recipient_id), response)
 
 
-@router.post(f"{_ONE}/secret-rotations", status_code=201, responses=refusals(401, 403, 404, 409))
+@router.post(f"{_ONE}/secret-rotations", responses=refusals(401, 403, 404, 409))
 async def rotate_secret(
     *,
     request: Request,
     store_id: StoreId,
     recipient_id: RecipientId,
     _: PrivacyOfficer,
+    wanted: Rotation,
     session: Session,
     now: Now,
     response: Response,
 ) -> SecretMade:
-    """A new secret, shown once. For a day deliveries are signed with both, and answers may be."""
+    """A new secret, shown once. For a day deliveries are signed with both, and answers may be signed with either."""
     secret = await registry.rotate(
-        session, store_id=store_id, recipient_id=recipient_id, settings=_settings(request), now=now
+        session,
+        store_id=store_id,
+        recipient_id=recipient_id,
+        at_once=wanted.at_once,
+        settings=_settings(request),
+        now=now,
     )
     response.headers["Cache-Control"] = "no-store"
-    return SecretMade(secret=secret, before_until=now + OVERLAP)
+    return SecretMade(secret=secret, before_until=now if wanted.at_once else now + OVERLAP)
 
 
 # --- Deliveries ------------------------------------------------------------------------------------------

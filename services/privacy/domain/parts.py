@@ -102,6 +102,9 @@ class Settlement(StrEnum):
 
 DEPARTED = "departed"
 """The ground of parts whose participant left: nobody chooses it, the command to leave does."""
+ERASED = "person-erased"
+"""The ground of parts of recipients outside whose person was erased before they were told of something else: of the
+erasure they are told. Nobody chooses it either."""
 
 
 FITTING: Mapping[Settled, frozenset[Settlement]] = MappingProxyType(

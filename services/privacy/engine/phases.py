@@ -143,7 +143,7 @@ _EXPECT_RECIPIENTS = text(f"""
             AND (task.verb = 'rectify' OR task.participant = 'keyring' AND task.verb = 'erase')
     ), asked AS (
         SELECT * FROM told UNION SELECT * FROM referring
-    ), noted AS ({_NOTE_ISSUED})
+    ), noted AS ({NOTE_ISSUED})
     SELECT DISTINCT request_id FROM referring
 """)  # noqa: S608 - a constant of this module
 # Who was asked to erase is asked whether it did, but for whom somebody else answered, and who is told outside.

@@ -6,6 +6,7 @@ A crash between the sending and the record sends the same again, under the same 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -22,6 +23,7 @@ from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.settings import key_bytes
 from libs.common.telemetry import meter
 from libs.common.worker import Work
+from services.privacy.domain.problems import RecipientDisabled
 from services.privacy.engine.phases import DELIVERIES
 from services.privacy.recipients import composing, outcomes, signing_secrets
 from services.privacy.recipients.protocols import Reply, Sending
@@ -89,11 +91,11 @@ async def _deliver(work: Work, row: Row[Any]) -> None:
         await _put_back(work, row)
         raise
     except composing.NobodyKnown:
-        await _end(work, row, outcomes.NOBODY_KNOWN)
+        await _end(work, row, outcomes.nobody_known)
         return
     except (KeyDestroyed, SubjectErased):
         # Whoever was erased meanwhile is told of by their erasure.
-        await _end(work, row, outcomes.ERASED)
+        await _end(work, row, outcomes.erased)
         return
     began = time.monotonic()
     reply = await _tried(work, row, body)
@@ -253,13 +255,13 @@ async def _put_back(work: Work, row: Row[Any]) -> None:
 _VOID = text("UPDATE delivery SET state = 'void', next_try_at = NULL WHERE id = :id")
 
 
-async def _end(work: Work, row: Row[Any], ended: outcomes.Ended) -> None:
+async def _end(work: Work, row: Row[Any], ending: Callable[..., Awaitable[None]]) -> None:
     """There is nothing to send, or nothing any more: that ends the recipient's part too."""
     now = work.clock()
     async with work.database.session(row.store_id) as session:
         await session.execute(_LOCK_REQUEST, {"id": row.request_id, "store_id": row.store_id})
         await session.execute(_VOID, {"id": row.id})
-        await outcomes.end(session, row, ended, now=now)
+        await ending(session, row, now=now)
 
 
 # --- By hand ---------------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ _STOP = text("""
     WHERE recipient_id = :recipient_id AND store_id = :store_id AND state NOT IN ('done', 'void')
 """)
 _STOPPED = text("""
-    UPDATE task SET state = 'failed', next_issue_at = NULL,
+    UPDATE task SET state = 'failed', next_issue_at = NULL, asked_at = coalesce(asked_at, now()),
         answer = jsonb_build_object('outcome', 'failed', 'reason', 'recipient-disabled')
     WHERE recipient_id = :recipient_id AND store_id = :store_id AND state IN ('waiting', 'failed', 'received')
 """)
@@ -304,17 +306,10 @@ _DRIVE = text("""
 
 
 async def drive(
-    session: AsyncSession,
-    store_id: UUID,
-    request_id: UUID,
-    participant: str,
-    verb: str,
-    *,
-    now: datetime,
-) -> bool:
-    """Send a recipient's part of a request again, now. Returns whether there was something to send."""
+    session: AsyncSession, store_id: UUID, request_id: UUID, participant: str, verb: str, *, now: datetime
+) -> None:
+    """Send a recipient's part of a request again, now. Raises RecipientDisabled."""
     values = {"store_id": store_id, "request_id": request_id, "participant": participant, "verb": verb}
-    driven = (await session.scalars(_DRIVE, values | {"now": now})).all()
-    if driven:
-        ring_after_commit(session, DELIVERIES)
-    return bool(driven)
+    if not (await session.scalars(_DRIVE, values | {"now": now})).all():
+        raise RecipientDisabled
+    ring_after_commit(session, DELIVERIES)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +11,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import Outcome, Verb
-from services.privacy.domain.states import TERMINAL, TaskState
-from services.privacy.engine.answers import record
-from services.privacy.engine.tasks import Answer
+from services.privacy.domain.parts import ERASED
+from services.privacy.domain.states import RECIPIENT, TERMINAL, TaskState
+from services.privacy.engine.answers import record, settled
+from services.privacy.engine.decisions import locked
+from services.privacy.engine.tasks import IS_UNANSWERED, Answer
+from services.privacy.evidence.entries import Noted, Step, note
 from services.privacy.recipients.protocols import Reply, Said
 from services.privacy.recipients.words import DeliveryState, Role
 from services.privacy.settings import present
@@ -22,23 +24,9 @@ from services.privacy.settings import present
 JSON_MEMO = bindparam("memo", type_=JSONB(none_as_null=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Why nothing is sent, and what that means for the part."""
-
-    state: TaskState
-    reason: str
-
-
-ERASED = Ended(TaskState.SETTLED, "person-erased")
-"""Its person was erased before it was told; it is told of that."""
-NOBODY_KNOWN = Ended(TaskState.NOTHING_HELD, "nobody-known")
-"""Nothing is known by which anybody outside could find the person."""
-
-
 def name_of(recipient_id: Any) -> str:
     """Under which name a recipient has its part: nobody can announce such a one."""
-    return f"recipient-{recipient_id}"
+    return f"{RECIPIENT}{recipient_id}"
 
 
 async def taken(
@@ -85,9 +73,33 @@ def hash_of(what: Said) -> bytes:
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-async def end(session: AsyncSession, row: Row[Any], ended: Ended, *, now: datetime) -> None:
-    """There is nothing to tell, or nothing any more."""
-    await _answer(session, row, ended.state, {"outcome": ended.state, "reason": ended.reason}, now=now)
+async def nobody_known(session: AsyncSession, row: Row[Any], *, now: datetime) -> None:
+    """Nothing is known by which anybody outside could find the person: there is nothing to tell."""
+    content = {"outcome": TaskState.NOTHING_HELD, "reason": "nobody-known"}
+    await _answer(session, row, TaskState.NOTHING_HELD, content, now=now)
+
+
+_SETTLED = text(f"""
+    UPDATE task SET state = 'settled', answer = CAST(:answer AS jsonb), answered_at = :now, next_issue_at = NULL
+    WHERE request_id = :id AND recipient_id = :recipient_id AND verb = :verb AND {IS_UNANSWERED}
+    RETURNING participant
+""")  # noqa: S608 - a constant of the engine
+
+
+async def erased(session: AsyncSession, row: Row[Any], *, now: datetime) -> None:
+    """Its person was erased before it was told of this: it is told of that."""
+    request = await locked(session, row.store_id, row.request_id)
+    said = {"outcome": TaskState.SETTLED, "ground": ERASED}
+    answer = orjson.dumps({**said, "counts": {}, "retained": []}).decode()
+    of_part = {"id": row.request_id, "recipient_id": row.recipient_id, "verb": row.what}
+    if await session.scalar(_SETTLED, of_part | {"answer": answer, "now": now}) is None:
+        return
+    name = name_of(row.recipient_id)
+    facts = {"participant": name, "verb": row.what, "round": request.round, **said}
+    await note(session, row.store_id, [Noted(request.id, Step.SETTLED, facts)], now=now)
+    taken = [(request.id, name, Verb(row.what))]
+    expected = sorted(present().participants)
+    await settled(session, row.store_id, {request.id: request}, taken, expected=expected, now=now)
 
 
 _ROUND = text("SELECT round FROM request WHERE id = :id AND store_id = :store_id")

@@ -1,5 +1,6 @@
 """The recipients of a store: registered, changed, tested, paused and disabled by whoever answers for it."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
 from libs.common.errors import NotFound
+from libs.common.events.privacy import Verb
 from libs.common.http import cursor_at, position_in, require_match
 from libs.common.settings import key_bytes
 from services.privacy.domain.problems import (
@@ -20,10 +22,11 @@ from services.privacy.domain.problems import (
     TooManyRecipients,
 )
 from services.privacy.engine.phases import DELIVERIES
+from services.privacy.models import Task
 from services.privacy.recipients import deliveries, signing_secrets
 from services.privacy.recipients.models import Delivery, DeliveryAttempt, Recipient
 from services.privacy.recipients.schemas import NewRecipient, RecipientChange
-from services.privacy.recipients.speaking import part_in
+from services.privacy.recipients.speaking import PARTIAL_PROTOCOLS, part_in
 from services.privacy.recipients.words import TEST, DeliveryState, Disabled, RecipientState
 from services.privacy.settings import Settings
 
@@ -79,6 +82,31 @@ async def one(session: AsyncSession, *, store_id: UUID, recipient_id: UUID, lock
     if found is None:
         raise NotFound
     return found
+
+
+async def names_of(session: AsyncSession, store_id: UUID, tasks: Iterable[Task]) -> Mapping[UUID, str]:
+    """The names of the recipients among these parts."""
+    ids = {one.recipient_id for one in tasks if one.recipient_id is not None}
+    if not ids:
+        return {}
+    rows = await session.execute(
+        select(Recipient.id, Recipient.name).where(Recipient.store_id == store_id, Recipient.id.in_(ids))
+    )
+    return {row.id: row.name for row in rows}
+
+
+async def names_for(session: AsyncSession, store_id: UUID, verb: Verb, *, in_part: bool) -> Sequence[str]:
+    """Who would have a part in something that is asked now; `in_part`: in an erasure that is not of everything."""
+    conditions = [Recipient.protocol.in_(PARTIAL_PROTOCOLS)] if in_part else []
+    found = await session.scalars(
+        select(Recipient.name).where(
+            Recipient.store_id == store_id,
+            Recipient.state != RecipientState.DISABLED,
+            Recipient.verbs.contains([verb.value]),
+            *conditions,
+        )
+    )
+    return found.all()
 
 
 async def of_store(
@@ -155,12 +183,19 @@ async def disable(session: AsyncSession, *, store_id: UUID, recipient_id: UUID) 
 
 
 async def rotate(
-    session: AsyncSession, *, store_id: UUID, recipient_id: UUID, settings: Settings, now: datetime
+    session: AsyncSession,
+    *,
+    store_id: UUID,
+    recipient_id: UUID,
+    at_once: bool,
+    settings: Settings,
+    now: datetime,
 ) -> str:
     """A new secret. Raises NotFound, RecipientDisabled."""
     recipient = await _enabled(session, store_id, recipient_id)
     recipient.version += 1
-    return await signing_secrets.rotate(session, recipient, key_bytes(settings.master_key), now=now)
+    key = key_bytes(settings.master_key)
+    return await signing_secrets.rotate(session, recipient, key, at_once=at_once, now=now)
 
 
 async def _enabled(session: AsyncSession, store_id: UUID, recipient_id: UUID) -> Recipient:

@@ -78,16 +78,26 @@ class RecipientView(RecipientDetails):
 class RecipientMade(RecipientView):
     """A recipient and its secret, which is shown this once."""
 
-    secret: str = Field(
-        description="Of Standard Webhooks. Keep it where the recipient runs, and nowhere else."
+    secret: str | None = Field(
+        None,
+        description="Of Standard Webhooks. Keep it where the recipient runs alone. Absent when the reply is "
+        "given again: if it was lost, have another made.",
     )
 
 
+class Rotation(BaseModel):
+    """How a secret is replaced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at_once: bool = Field(False, description="The ones before end now, and not in a day: somebody knows one.")
+
+
 class SecretMade(BaseModel):
-    """A new secret, which is shown this once. The one before counts until then."""
+    """A new secret, which is shown this once."""
 
     secret: str
-    before_until: datetime
+    before_until: datetime = Field(description="Until then the one before counts as well.")
 
 
 class DeliveryView(BaseModel):

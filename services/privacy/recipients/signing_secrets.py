@@ -50,16 +50,21 @@ def make(session: AsyncSession, recipient: Any, master_key: bytes, *, now: datet
 
 
 _REPLACE = text("""
-    WITH older AS (
-        DELETE FROM recipient_secret WHERE recipient_id = :recipient_id AND ends_at IS NOT NULL
+    WITH over AS (
+        DELETE FROM recipient_secret
+        WHERE recipient_id = :recipient_id AND store_id = :store_id AND (:at_once OR ends_at <= :now)
     )
-    UPDATE recipient_secret SET ends_at = :ends_at WHERE recipient_id = :recipient_id AND ends_at IS NULL
+    UPDATE recipient_secret SET ends_at = :ends_at
+    WHERE recipient_id = :recipient_id AND store_id = :store_id AND NOT :at_once AND ends_at IS NULL
 """)
 
 
-async def rotate(session: AsyncSession, recipient: Any, master_key: bytes, *, now: datetime) -> str:
-    """A new secret. The one before counts for another day; whichever came before that one ends now."""
-    await session.execute(_REPLACE, {"recipient_id": recipient.id, "ends_at": now + OVERLAP})
+async def rotate(
+    session: AsyncSession, recipient: Any, master_key: bytes, *, at_once: bool, now: datetime
+) -> str:
+    """A new secret. The one before counts for another day, or not any more where that is to be `at_once`."""
+    replace = {"recipient_id": recipient.id, "store_id": recipient.store_id, "at_once": at_once}
+    await session.execute(_REPLACE, replace | {"ends_at": now + OVERLAP, "now": now})
     return make(session, recipient, master_key, now=now)
 
 

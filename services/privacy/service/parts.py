@@ -11,10 +11,11 @@ from libs.common.auth import PLATFORM_STORE, Caller
 from libs.common.events.privacy import Verb
 from services.privacy.domain.notes import About
 from services.privacy.domain.problems import NotYoursToSettle
-from services.privacy.domain.states import KEYRING
+from services.privacy.domain.states import KEYRING, RECIPIENT
 from services.privacy.engine import decisions, driving
 from services.privacy.models import Task
 from services.privacy.participant_schemas import NewSettlement
+from services.privacy.recipients import deliveries
 from services.privacy.schemas import Part
 from services.privacy.service import noting, reading
 from services.privacy.service.deciding import may_decide
@@ -42,9 +43,13 @@ async def may_settle(
 async def drive(
     session: AsyncSession, *, store_id: UUID, request_id: UUID, participant: str, verb: Verb, now: datetime
 ) -> Part:
-    """Have a part asked again at once. Raises NotFound, PartNotOpen."""
+    """Have a part asked again at once, of a recipient outside have it told. Raises NotFound, PartNotOpen,
+    RecipientDisabled.
+    """
     request = await decisions.locked(session, store_id, request_id)
     await driving.drive(session, request, participant, verb, now=now)
+    if participant.startswith(RECIPIENT):
+        await deliveries.drive(session, store_id, request_id, participant, verb, now=now)
     return await _part(session, request_id, participant, verb)
 
 

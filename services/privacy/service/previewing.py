@@ -24,8 +24,10 @@ from services.privacy.desk_schemas import (
 )
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState
+from services.privacy.engine.tasks import RUNS, is_part
 from services.privacy.models import Request, Task
 from services.privacy.policies import policy_of
+from services.privacy.recipients import registry
 from services.privacy.service.reading import own
 from services.privacy.words import SOURCES, obligation, said
 
@@ -83,6 +85,9 @@ async def preview(session: AsyncSession, *, store_id: UUID, request_id: UUID, la
         for entry, _ in _concerned(request, task, maps.get(task.participant, []))
         for recipient in entry.get("recipients", [])
     }
+    told |= set(
+        await registry.names_for(session, store_id, RUNS[Right(request.claim)], in_part=is_part(request))
+    )
     speaks_against = any(one.obligations or one.refused for one in parts)
     return Preview(
         asked=bool(parts),

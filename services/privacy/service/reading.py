@@ -1,8 +1,9 @@
 """Reading requests, the data map, and who answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from services.privacy.evidence import certificates
 from services.privacy.models import Participant, Request, RequestNote, Task
 from services.privacy.participant_schemas import ParticipantView
 from services.privacy.policies import Policy, policy_of
+from services.privacy.recipients import registry
 from services.privacy.schemas import (
     Desk,
     Part,
@@ -68,11 +70,9 @@ async def get_request(
     )
     if request is None:
         raise NotFound
-    tasks = await session.scalars(
-        select(Task)
-        .where(Task.request_id == request_id, Task.store_id == store_id)
-        .order_by(Task.verb, Task.participant)
-    )
+    statement = select(Task).where(Task.request_id == request_id, Task.store_id == store_id)
+    tasks = (await session.scalars(statement.order_by(Task.verb, Task.participant))).all()
+    names = await registry.names_of(session, store_id, tasks)
     steps = [Step.model_validate(step) for step in request.steps]
     policy = await policy_of(session, store_id)
     detail = RequestDetail(
@@ -80,7 +80,7 @@ async def get_request(
         **_deadline(request, now),
         **_decision(request),
         steps=steps,
-        parts=[part(one) for one in tasks],
+        parts=[part(one, names) for one in tasks],
         supervisor=supervisor_of(Law(request.law), policy.country),
         certificate=await certificates.standing(session, request.id),
         desk=await _desk(session, request, policy) if of is None else None,
@@ -174,12 +174,13 @@ def own(of: Caller | None) -> list[Any]:
     return [of_person(of.store_id, Life(subject_id=of.customer, generation=of.generation))]
 
 
-def part(one: Task) -> Part:
+def part(one: Task, names: Mapping[UUID, str] = MappingProxyType({})) -> Part:
     """A part as everybody may see it."""
     answer = one.answer or {}
     return Part.model_validate(
         {
             "participant": one.participant,
+            "recipient": names.get(one.recipient_id) if one.recipient_id is not None else None,
             "task": one.verb,
             "state": one.state,
             "answered_at": one.answered_at,
