@@ -26,6 +26,7 @@ from services.privacy.domain.states import KEYRING
 from services.privacy.endings import keyring_of
 from services.privacy.engine.tasks import SOURCE
 from services.privacy.models import StoreEnding
+from services.privacy.recipients import deliveries
 from services.privacy.settings import present
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ async def _destroy(work: Work, store_id: UUID, now: datetime) -> None:
         await session.execute(_DESTROYED, {"store_id": store_id, "now": now, "again": now + _AGAIN})
         expected = sorted(present().participants)
         await session.execute(_EXPECT, {"store_id": store_id, "expected": expected})
+        await deliveries.tell_of_end(session, store_id, now=now)
         await publish(session, StoreKeysDestroyed(store_id=store_id), store_id=store_id, source=SOURCE)
     logger.info("the key of a store is destroyed", extra={"store_id": str(store_id)})
 

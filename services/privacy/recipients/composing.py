@@ -6,10 +6,12 @@ from sqlalchemy import Row, text
 
 from libs.common.events.privacy import Correction, Proposal, References, Verb
 from libs.common.personal.data import Sealed
+from libs.common.personal.errors import KeyDestroyed
+from libs.common.personal.tombstones import erased_among
 from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy.domain.rights import Law, Right, name_of
-from services.privacy.engine.tasks import lives_of
+from services.privacy.engine.tasks import is_part, lives_of
 from services.privacy.kinds import RequestContact
 from services.privacy.recipients import references
 from services.privacy.recipients.kinds import DeliveryBody
@@ -64,11 +66,14 @@ async def _told_of_request(work: Work, row: Row[Any]) -> Told:
     async with work.database.session(row.store_id) as session:
         values = {"request_id": row.request_id, "store_id": row.store_id}
         request = (await session.execute(_REQUEST, values)).one()
+        lives = [(row.store_id, life.subject_id, life.generation) for life in lives_of(request)]
+        erased = await erased_among(session, lives)
     known = await references.merged(
         work.vault, row.store_id, lives_of(request), request.said, *await _addresses(work, request)
     )
     if known == References():
-        raise NobodyKnown
+        is_erasure = request.claim == Right.ERASURE and not is_part(request)
+        raise KeyDestroyed if erased and not is_erasure else NobodyKnown
     right, law = Right(request.claim), Law(request.law)
     return _told(
         work,

@@ -264,6 +264,22 @@ async def _end(work: Work, row: Row[Any], ending: Callable[..., Awaitable[None]]
         await ending(session, row, now=now)
 
 
+# --- The end of a store ----------------------------------------------------------------------------------
+
+_TELL_OF_END = text("""
+    INSERT INTO delivery (id, store_id, recipient_id, what, state, next_try_at, made_at)
+    SELECT gen_random_uuid(), store_id, id, 'store-ended', 'sending', :now, :now
+    FROM recipient WHERE store_id = :store_id AND state <> 'disabled'
+    ON CONFLICT DO NOTHING
+""")
+
+
+async def tell_of_end(session: AsyncSession, store_id: UUID, *, now: datetime) -> None:
+    """Everybody outside is told, once, that the store is gone: what they have of it they have from nobody any more."""
+    await session.execute(_TELL_OF_END, {"store_id": store_id, "now": now})
+    ring_after_commit(session, DELIVERIES)
+
+
 # --- By hand ---------------------------------------------------------------------------------------------
 
 _DISABLE = text("""
@@ -296,7 +312,7 @@ async def disable(session: AsyncSession, store_id: UUID, recipient_id: UUID, why
 
 _DRIVE = text("""
     UPDATE delivery SET next_try_at = :now, failures = 0,
-        state = CASE state WHEN 'stuck' THEN 'sending' ELSE state END
+        state = CASE delivery.state WHEN 'stuck' THEN 'sending' ELSE delivery.state END
     FROM recipient
     WHERE recipient.id = recipient_id AND recipient.state <> 'disabled' AND delivery.store_id = :store_id
         AND delivery.request_id = :request_id AND 'recipient-' || recipient_id = :participant AND what = :verb

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-from sqlalchemy import func, select, text, tuple_, update
+from sqlalchemy import func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
@@ -102,7 +102,7 @@ async def names_for(session: AsyncSession, store_id: UUID, verb: Verb, *, in_par
         select(Recipient.name).where(
             Recipient.store_id == store_id,
             Recipient.state != RecipientState.DISABLED,
-            Recipient.verbs.contains([verb.value]),
+            literal(verb.value) == Recipient.verbs.any_(),
             *conditions,
         )
     )

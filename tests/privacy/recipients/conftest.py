@@ -1,8 +1,9 @@
 """A store with somebody outside, and the steps a worker takes for them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +11,10 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from libs.common.events.privacy import TaskAnswered, Verb
+from libs.common.events.identity import StoreEnded
+from libs.common.events.privacy import Outcome, References, TaskAnswered, TaskIssued, Verb
 from libs.common.worker import Work
-from services.privacy import consumer
+from services.privacy import consumer, store_endings
 from services.privacy.recipients import deliveries
 from tests.privacy.conftest import Person, Platform
 from tests.privacy.recipients.receiver import Receiver, receiving, taken
@@ -95,6 +97,32 @@ class Outside:
         await consumer.PARTICIPANT.refer(platform.work)
         answers = (await platform.published(TaskAnswered))[before:]
         await platform.deliver(*[one for one in answers if one.request_id == request_id])
+
+    async def refers(
+        self, asked: TaskIssued, *, emails: Sequence[str] = (), orders: Sequence[UUID] = ()
+    ) -> TaskAnswered:
+        """What the shop knows the person by."""
+        known = References(emails=tuple(emails), orders=tuple(orders))
+        sealed = await self.platform.work.vault.seal(
+            known,
+            store_id=self.platform.store_id,
+            subject_id=asked.subject_id,
+            bucket=str(asked.request_id),
+        )
+        return self.platform.answer(
+            asked.request_id,
+            Verb.REFER,
+            Outcome.DONE,
+            round=asked.round,
+            references=sealed.box,
+            digest=sha256(sealed.box.payload).hexdigest(),
+        )
+
+    async def store_ended(self) -> None:
+        """The store is gone, and its key destroyed."""
+        await self.platform.deliver(StoreEnded(store_id=self.platform.store_id))
+        while await store_endings.step(self.work()):
+            pass
 
     async def erased_but_outside(self, person: Person) -> UUID:
         """An erasure that everybody inside has done their part of."""
