@@ -192,6 +192,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
         headers=authorization(store_id, Role.OWNER),
         expect=201,
     )
+    recipient, delivery_id = await _recipient(house, store_id)
     # Billing hears of an order before it hears that the order was placed.
     early = OrderConfirmed(order_id=uuid4(), version=2)
     await deliver(billing.HANDLERS, house.database("billing"), store_id, early)
@@ -216,6 +217,8 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "email_id": emails["items"][0]["id"],
             "request_id": request["id"],
             "hold_id": hold["id"],
+            "recipient_id": recipient,
+            "delivery_id": delivery_id,
             "document_id": str(uuid4()),
             "download_id": str(uuid4()),
             "slug": slug,
@@ -231,6 +234,17 @@ _UNTIL = str(datetime.now(UTC).date() + timedelta(days=30))
 _SHEET = (
     "Handle,Title,Body (HTML),Option1 Name,Option1 Value,Variant SKU,Variant Inventory Qty,Variant Price\n"
 )
+
+
+async def _recipient(house: House, store_id: UUID) -> tuple[str, str]:
+    """Somebody outside who was to take a test, and has no part in anything any more."""
+    owner = authorization(store_id, Role.OWNER)
+    path = f"/privacy/v1/stores/{store_id}/recipients"
+    body = {"name": "Parcel & Co", "url": "https://recipient.example/hook", "role": "processor"}
+    made = await house.call("POST", path, json=body, headers=owner, expect=201)
+    test = await house.call("POST", f"{path}/{made['id']}/tests", headers=owner, expect=202)
+    await house.call("POST", f"{path}/{made['id']}/disabling", headers=owner)
+    return made["id"], test["id"]
 
 
 async def _product(house: House, store_id: UUID, manager: dict[str, str]) -> Any:

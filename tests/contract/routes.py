@@ -70,6 +70,8 @@ PUBLIC: frozenset[Route] = PAGES | {
     ("GET", "/privacy/v1/stores/{store_id}/evidence/consistency"),
     ("POST", "/privacy/v1/status/certificate"),
     ("POST", "/privacy/v1/status/certificate.pdf"),
+    # The recipient's secret signs the answer.
+    ("POST", "/privacy/v1/deliveries/{delivery_id}/answer"),
 }
 """What anybody may call. Every other route answers an anonymous caller with 401."""
 
@@ -145,6 +147,25 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/holds"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/holds/{hold_id}"): OFFICERS,
     ("DELETE", "/privacy/v1/stores/{store_id}/holds/{hold_id}"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/recipients"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/recipients"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}"): OFFICERS,
+    ("PATCH", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/tests"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/pausing"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/resumption"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/disabling"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/secret-rotations"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/deliveries"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/deliveries/{delivery_id}"): OFFICERS,
+    (
+        "GET",
+        "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/deliveries/{delivery_id}/attempts",
+    ): OFFICERS,
+    (
+        "POST",
+        "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/deliveries/{delivery_id}/resending",
+    ): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/figures"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/figures.csv"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/evidence/log"): OFFICERS,
@@ -262,6 +283,14 @@ BODIES: Mapping[Route, Any] = {
         "ground": "litigation",
         "until": UNTIL,
     },
+    ("POST", "/privacy/v1/stores/{store_id}/recipients"): {
+        "name": "Parcel & Co",
+        "url": "https://recipient.example/hook",
+        "role": "processor",
+    },
+    ("PATCH", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}"): {"name": "Another name"},
+    ("POST", "/privacy/v1/stores/{store_id}/recipients/{recipient_id}/secret-rotations"): {"at_once": True},
+    ("POST", "/privacy/v1/deliveries/{delivery_id}/answer"): {"outcome": "done"},
     ("POST", "/privacy/v1/stores/{store_id}/request-forms"): {
         "right": "access",
         "email": "person@vitrine.example",

@@ -288,19 +288,9 @@ async def send_again(
 # --- What they say ---------------------------------------------------------------------------------------
 
 
-@router.post(
-    "/deliveries/{delivery_id}/answer",
-    status_code=204,
-    responses=refusals(403, 404, 409),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": Outcomes.model_json_schema()}},
-        }
-    },
-)
+@router.post("/deliveries/{delivery_id}/answer", status_code=204, responses=refusals(403, 404, 409))
 async def answer_delivery(
-    request: Request, delivery_id: DeliveryId, session: PlatformSession, now: Now
+    request: Request, delivery_id: DeliveryId, wanted: Outcomes, session: PlatformSession, now: Now
 ) -> None:
     """For a recipient: say what it has done, in its own time. Signed after Standard Webhooks with its secret, with the
     delivery's id as `webhook-id`. The same answer may come again.
@@ -308,13 +298,13 @@ async def answer_delivery(
     store_id = await answering.store_of(session, delivery_id)
     if store_id is None:
         raise NotFound
-    content = await request.body()
     await answering.answer(
         request.app.state.database,
         store_id,
         delivery_id,
+        said=wanted.said(),
         headers=request.headers,
-        content=content,
+        content=await request.body(),
         settings=_settings(request),
         now=now,
     )

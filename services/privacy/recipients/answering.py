@@ -5,19 +5,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Database
-from libs.common.errors import NotFound, Unprocessable
+from libs.common.errors import NotFound
 from libs.common.events.privacy import Outcome
 from libs.common.settings import key_bytes
 from services.privacy.domain.problems import AlreadyAnswered
 from services.privacy.domain.states import TERMINAL, TaskState
 from services.privacy.recipients import outcomes, signatures, signing_secrets
 from services.privacy.recipients.protocols import Said
-from services.privacy.recipients.replies import Outcomes
 from services.privacy.recipients.words import DeliveryState
 from services.privacy.settings import Settings
 
@@ -41,12 +39,13 @@ async def answer(
     store_id: UUID,
     delivery_id: UUID,
     *,
+    said: Said,
     headers: Mapping[str, str],
     content: bytes,
     settings: Settings,
     now: datetime,
 ) -> None:
-    """Take what a recipient says. Raises NotFound, NotSigned, Unprocessable, AlreadyAnswered."""
+    """Take what a recipient says, if these bytes are its own. Raises NotFound, NotSigned, AlreadyAnswered."""
     async with database.session(store_id) as session:
         row = (await session.execute(_DELIVERY, {"id": delivery_id, "store_id": store_id})).one_or_none()
         if row is None:
@@ -55,17 +54,7 @@ async def answer(
             session, row.recipient_id, key_bytes(settings.master_key), now=now
         )
         signatures.check(headers, str(delivery_id), content, secrets, now=now)
-        await _take(session, row, _understood(content), now=now)
-
-
-def _understood(content: bytes) -> Said:
-    try:
-        return Outcomes.model_validate_json(content).said()
-    except ValidationError as error:
-        faults = [
-            {"at": "/".join(["body", *map(str, one["loc"])]), "reason": one["type"]} for one in error.errors()
-        ]
-        raise Unprocessable("See errors for each place and reason.", errors=faults) from None
+        await _take(session, row, said, now=now)
 
 
 _LOCK_REQUEST = text("SELECT FROM request WHERE id = :id AND store_id = :store_id FOR UPDATE")

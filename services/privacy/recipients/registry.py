@@ -290,12 +290,11 @@ async def send_again(
     session: AsyncSession, *, store_id: UUID, recipient_id: UUID, delivery_id: UUID, now: datetime
 ) -> Delivery:
     """The same, under the same id, once more and now. Raises NotFound, RecipientDisabled, DeliveryOver."""
-    recipient = await one(session, store_id=store_id, recipient_id=recipient_id)
-    if recipient.state == RecipientState.DISABLED:
-        raise RecipientDisabled
     row = await delivery(
         session, store_id=store_id, recipient_id=recipient_id, delivery_id=delivery_id, lock=True
     )
+    if (await one(session, store_id=store_id, recipient_id=recipient_id)).state == RecipientState.DISABLED:
+        raise RecipientDisabled
     if row.state in {DeliveryState.VOID, DeliveryState.COLLECTING}:
         raise DeliveryOver
     again: dict[str, Any] = {"next_try_at": now, "failures": 0}
