@@ -21,21 +21,25 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from joserfc.jwk import ECKey
 
 from deploy.local.afterwards import Afterwards, Backup
+from deploy.local.others import Others
 from deploy.local.platform import Platform
 from deploy.local.proof import Proof
 from deploy.local.rights import Rights
 from deploy.local.shop import CATALOGUE, PASSWORD, Account, Order, Shop, Surprise, key, until
+from deploy.local.sixth import variables as of_sixth
 from deploy.local.told import expect, say
 
 
 class Demo:
     """The thread. Each chapter prints what it saw, and raises Surprise when it saw something else."""
 
-    def __init__(self, shop: Shop, platform: Platform | None) -> None:
+    def __init__(self, shop: Shop, platform: Platform | None, sixth: ECKey) -> None:
         self.shop = shop
         self.platform = platform
+        self.sixth = sixth
         self.run = uuid4().hex[:8]
         self.guest = f"guest-{self.run}@vitrine.example"
         self.owner: Account
@@ -305,6 +309,22 @@ class Demo:
             await after.return_of_the_person()
         with chapter(16, "Everything has its day: a forecast, another period, a legal hold"):
             await after.periods()
+        await self.others()
+
+    # --- 17 to 19 ----------------------------------------------------------------------------------------
+
+    async def others(self) -> None:
+        """Who else answers: a service that is down for a while, somebody outside, a sixth."""
+        if self.platform is None:
+            say("a platform elsewhere: its services are not the demo's to stop, and none of ours can join it")
+            return
+        others = Others(self.shop, self.platform, owner=self.owner, run=self.run)
+        with chapter(17, "A service is down for a while: a request waits for it, and says so"):
+            await others.down_for_a_while()
+        with chapter(18, "Somebody outside is told by a signed webhook, and must say that it is done"):
+            await others.outside()
+        with chapter(19, "A sixth participant joins while a request is open, and has its part in it"):
+            await others.sixth(self.sixth)
 
 
 def broken(content: bytes) -> bytes:
@@ -332,24 +352,40 @@ def chapter(number: int, title: str) -> Generator[None]:
     print(f"     {time.monotonic() - began:.1f} s", flush=True)
 
 
+def variables(data: Path, sixth: ECKey) -> dict[str, str]:
+    """What the platform of a demo is set up with: who the sixth participant is, somebody outside who is on this machine
+    too, and certificates that do not wait long for every process to have forgotten what it opened.
+    """
+    return {
+        **of_sixth(data, sixth),
+        "KEY_SECONDS": "15",
+        "PRIVACY_OUTGOING_NETWORKS": '["127.0.0.0/8"]',
+        "PRIVACY_OUTGOING_HTTP": "true",
+    }
+
+
 @asynccontextmanager
-async def a_platform(broker: str) -> AsyncGenerator[tuple[str, Platform | None]]:
-    """The running one that VITRINE_URL names, or one of the demo's own."""
+async def a_platform(broker: str, sixth: ECKey) -> AsyncGenerator[tuple[str, Platform | None]]:
+    """The running one that VITRINE_URL names, or one of the demo's own, which knows who the sixth participant is."""
     if url := os.environ.get("VITRINE_URL"):
         yield url.rstrip("/"), None
         return
     with tempfile.TemporaryDirectory(prefix="vitrine-demo-") as folder:
         print("  Starting a platform in a throw-away folder …", flush=True)
-        # A certificate waits until every process has forgotten what it opened.
-        os.environ.setdefault("KEY_SECONDS", "15")
+        for name, value in variables(Path(folder), sixth).items():
+            os.environ.setdefault(name, value)
         async with Platform(Path(folder), broker=broker) as platform:
             yield platform.url, platform
 
 
 async def run(broker: str) -> None:
     """Play the demo against a platform."""
-    async with a_platform(broker) as (url, platform), httpx.AsyncClient(base_url=url, timeout=30) as http:
-        await Demo(Shop(http), platform).play()
+    sixth = ECKey.generate_key("P-256", auto_kid=True)
+    async with (
+        a_platform(broker, sixth) as (url, platform),
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        await Demo(Shop(http), platform, sixth).play()
 
 
 def main() -> None:

@@ -197,32 +197,33 @@ class Platform:
                 "SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
             }
         )
-
-        def child(name: str, module: str, owners: tuple[str, ...], *arguments: str) -> None:
-            own = environment.for_process(self.environment, owners)
-            self.processes[name] = Child(
-                self._nursery,
-                name,
-                module,
-                *arguments,
-                environment=own,
-                log=self.data / "logs" / f"{name}.log",
-            )
-
         if "KEYRING_URL" not in os.environ:
-            child("keyring", "deploy.local.keyring", ("keyring", "destructions"), f"--port={keyring_port}")
+            owners = ("keyring", "destructions")
+            self.add("keyring", "deploy.local.keyring", owners, f"--port={keyring_port}")
         own_mail = (f"--mailbox={self.data / 'mailbox'}", f"--smtp-port={smtp_port}")
         mail = () if "SMTP_URL" in os.environ else own_mail
         arguments = (f"--port={self.port}", f"--demo-store={self.demo_store}", *mail)
-        child("gateway", "deploy.local.gateway", SERVICES, *arguments)
+        self.add("gateway", "deploy.local.gateway", SERVICES, *arguments)
         for service in SERVICES:
-            child(f"{service}-worker", f"services.{service}.worker", (service,))
+            self.add(f"{service}-worker", f"services.{service}.worker", (service,))
 
         starting.push_async_callback(self._drain)
         with self._step(f"{len(SERVICES)} services, {len(self.processes)} processes"):
             for process in self.processes.values():
                 await process.start()
             await self.ready()
+
+    def add(self, name: str, module: str, owners: tuple[str, ...], *arguments: str) -> Child:
+        """One more process, which is not started yet: it gets what these owners need, and no secret of another."""
+        self.processes[name] = Child(
+            self._nursery,
+            name,
+            module,
+            *arguments,
+            environment=environment.for_process(self.environment, owners),
+            log=self.data / "logs" / f"{name}.log",
+        )
+        return self.processes[name]
 
     async def _drain(self) -> None:
         """Stop all at once but the keyring, which the others need until they have finished."""

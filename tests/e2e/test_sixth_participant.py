@@ -2,56 +2,32 @@
 
 import io
 import zipfile
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from deploy.local import environment
+from deploy.local import sixth
 from deploy.local.child import Child
-from deploy.local.databases import OWNER
 from deploy.local.shop import Account, Shop, key, until
 from docs.examples.loyalty.models import Card, CardHolder
 from libs.common.db import Database
-from libs.common.migrations import upgrade
 from libs.common.personal.keys import KeyringClient
 from libs.common.personal.tombstones import guard
 from libs.common.personal.vault import Vault
 from tests.e2e.conftest import Running
 
-_APP = "vitrine_loyalty_app"
-_DATABASE = "vitrine_loyalty"
 _NAME_ON_CARD = "Quill Featherstonehaugh"
 
 
 @pytest.fixture(scope="session")
-async def loyalty(running: Running) -> AsyncIterator[Child]:
+async def loyalty(running: Running) -> Child:
     """The worker of the sixth participant, with a database and a key of its own.
 
     It stays as long as the platform: who has announced itself is waited for in every request.
     """
-    postgres = running.platform.postgres
-    connection = await postgres.connect()
-    await connection.execute(f"CREATE ROLE {_APP} LOGIN PASSWORD '{postgres.password(_APP)}'")
-    await connection.execute(f"CREATE DATABASE {_DATABASE} OWNER {OWNER}")
-    await connection.close()
-    await upgrade("docs.examples.loyalty", postgres.url(_DATABASE, OWNER), _APP)
-    own = running.platform.environment | {
-        "LOYALTY_DATABASE_URL": postgres.url(_DATABASE, _APP),
-        "LOYALTY_SERVICE_KEY": running.loyalty_key,
-    }
-    worker = Child(
-        running.platform._nursery,  # pyright: ignore[reportPrivateUsage]
-        "loyalty-worker",
-        "docs.examples.loyalty.worker",
-        environment=environment.for_process(own, ("loyalty",)),
-        log=running.platform.data / "logs" / "loyalty-worker.log",
-    )
-    await worker.start()
-    yield worker
-    await worker.stop()
+    return await sixth.start(running.platform, running.loyalty_key)
 
 
 async def test_a_sixth_participant_is_asked_answers_and_forgets(running: Running, loyalty: Child) -> None:

@@ -5,4 +5,4 @@ from tests.e2e.conftest import Running
 
 
 async def test_one_persons_way_through_the_platform(running: Running) -> None:
-    await Demo(running.shop, running.platform).play()
+    await Demo(running.shop, running.platform, running.loyalty_key).play()
