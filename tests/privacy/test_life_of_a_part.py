@@ -123,7 +123,7 @@ class Parts(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(120)
 
-    @initialize(right=st.sampled_from(sorted(RUNS)), more=st.integers(0, 2))
+    @initialize(right=st.sampled_from(["erasure", "erasure", "erasure", *RUNS]), more=st.integers(0, 2))
     def opened(self, right: str, more: int) -> None:
         self.keys: dict[str, ECKey] = {SHOP: self.platform.shop_key, "privacy": consumer.PARTICIPANT.key}
         self.joined: list[Sixth] = []
@@ -180,6 +180,26 @@ class Parts(RuleBasedStateMachine):
         if is_taken:
             self.rules.said(name, TaskState(says))
             self._follow()
+
+    @precondition(lambda self: self.rules.verb is not None)
+    @rule(who=WHO)
+    def everybody_answers_but_one(self, who: int) -> None:
+        """So that all that can happen in a phase is tried in the next ones too."""
+        self.the_keyring_does_its_part()
+        for name in [*self.rules.here]:
+            if name != self._name(who) and self.rules.is_asked(name) and self.rules.verb is not None:
+                self.run(self._answer(name, self.rules.verb, Outcome.DONE, self.rules.round, twice=False))
+                self.rules.said(name, TaskState.DONE)
+        self._follow()
+
+    @precondition(lambda self: self.rules.state == "checking")
+    @rule(who=WHO)
+    def a_check_finds_something(self, who: int) -> None:
+        name = self._name(who)
+        is_taken = self.rules.is_asked(name) and name in self.rules.here
+        self.run(self._answer(name, Verb.VERIFY_ERASED, Outcome.FAILED, self.rules.round, twice=False))
+        if is_taken:
+            self.rules.said(name, TaskState.FAILED)
 
     @rule(who=WHO, says=st.sampled_from(Outcome))
     def somebody_answers_what_was_asked_before(self, who: int, says: Outcome) -> None:

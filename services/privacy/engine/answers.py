@@ -178,11 +178,11 @@ def _one_each(answers: Iterable[Answer]) -> list[Answer]:
 def _others(given: Iterable[Answer], wanted: Iterable[Answer], taken: Iterable[Taken]) -> list[Answer]:
     """What changed nothing. A failure that an answer of the same moment made up for is no such thing."""
     places = set(taken)
+    chosen = {id(one) for one in wanted if one.place in places}
     counted: set[Taken] = set()
     others: list[Answer] = []
-    chosen = [one for one in wanted if one.place in places]
     for answer in given:
-        if any(answer is one for one in chosen):
+        if id(answer) in chosen:
             counted.add(answer.place)
         elif answer.place not in places or answer.place in counted:
             others.append(answer)
