@@ -131,7 +131,7 @@ class Parts(RuleBasedStateMachine):
             self._announce()
         person = self.run(self.platform.person())
         self.request_id = self.run(self.platform.opened(person, right))
-        self.rules = Rules(right, sorted(self.keys))
+        self.model = Rules(right, sorted(self.keys))
 
     def teardown(self) -> None:
         self.run(self._remove())
@@ -155,7 +155,7 @@ class Parts(RuleBasedStateMachine):
 
     def _follow(self) -> None:
         """Archives are made by a duty."""
-        if self.rules.state == "completed":
+        if self.model.state == "completed":
             self.run(self.platform.assemble())
 
     # --- What may happen ---------------------------------------------------------------------------------
@@ -164,8 +164,8 @@ class Parts(RuleBasedStateMachine):
     def the_keyring_does_its_part(self) -> None:
         self.run(make_due(self.platform, self.request_id))
         self.run(self.platform.ask_keyring())
-        if self.rules.is_led and self.rules.is_asked("keyring"):
-            self.rules.said("keyring", TaskState.DONE)
+        if self.model.is_led and self.model.is_asked("keyring"):
+            self.model.said("keyring", TaskState.DONE)
 
     @rule(
         who=WHO,
@@ -174,37 +174,37 @@ class Parts(RuleBasedStateMachine):
         twice=st.booleans(),
     )
     def somebody_answers(self, who: int, says: Outcome, behind: int, twice: bool) -> None:
-        name, verb = self._name(who), self.rules.verb or RUNS[self.rules.right]
-        is_taken = self.rules.is_asked(name) and behind == 0 and name in self.rules.here
-        self.run(self._answer(name, verb, says, self.rules.round - behind, twice))
+        name, verb = self._name(who), self.model.verb or RUNS[self.model.right]
+        is_taken = self.model.is_asked(name) and behind == 0 and name in self.model.here
+        self.run(self._answer(name, verb, says, self.model.round - behind, twice))
         if is_taken:
-            self.rules.said(name, TaskState(says))
+            self.model.said(name, TaskState(says))
             self._follow()
 
-    @precondition(lambda self: self.rules.verb is not None)
+    @precondition(lambda self: self.model.verb is not None)
     @rule(who=WHO)
     def everybody_answers_but_one(self, who: int) -> None:
         """So that all that can happen in a phase is tried in the next ones too."""
         self.the_keyring_does_its_part()
-        for name in [*self.rules.here]:
-            if name != self._name(who) and self.rules.is_asked(name) and self.rules.verb is not None:
-                self.run(self._answer(name, self.rules.verb, Outcome.DONE, self.rules.round, twice=False))
-                self.rules.said(name, TaskState.DONE)
+        for name in [*self.model.here]:
+            if name != self._name(who) and self.model.is_asked(name) and self.model.verb is not None:
+                self.run(self._answer(name, self.model.verb, Outcome.DONE, self.model.round, twice=False))
+                self.model.said(name, TaskState.DONE)
         self._follow()
 
-    @precondition(lambda self: self.rules.state == "checking")
+    @precondition(lambda self: self.model.state == "checking")
     @rule(who=WHO)
     def a_check_finds_something(self, who: int) -> None:
         name = self._name(who)
-        is_taken = self.rules.is_asked(name) and name in self.rules.here
-        self.run(self._answer(name, Verb.VERIFY_ERASED, Outcome.FAILED, self.rules.round, twice=False))
+        is_taken = self.model.is_asked(name) and name in self.model.here
+        self.run(self._answer(name, Verb.VERIFY_ERASED, Outcome.FAILED, self.model.round, twice=False))
         if is_taken:
-            self.rules.said(name, TaskState.FAILED)
+            self.model.said(name, TaskState.FAILED)
 
     @rule(who=WHO, says=st.sampled_from(Outcome))
     def somebody_answers_what_was_asked_before(self, who: int, says: Outcome) -> None:
-        if self.rules.state == "checking":
-            self.run(self._answer(self._name(who), Verb.ERASE, says, self.rules.round, twice=False))
+        if self.model.state == "checking":
+            self.run(self._answer(self._name(who), Verb.ERASE, says, self.model.round, twice=False))
 
     async def _answer(self, name: str, verb: Verb, says: Outcome, round_: int, twice: bool) -> None:
         if round_ < 1:
@@ -218,12 +218,12 @@ class Parts(RuleBasedStateMachine):
     @rule(who=WHO)
     def somebody_has_received_it(self, who: int) -> None:
         """Which is never the end."""
-        name, verb = self._name(who), self.rules.verb
-        if verb is None or not self.rules.is_asked(name):
+        name, verb = self._name(who), self.model.verb
+        if verb is None or not self.model.is_asked(name):
             return
-        self.run(self._receive(Answer(self.request_id, name, verb, self.rules.round, TaskState.RECEIVED, {})))
-        self.rules.said(name, TaskState.RECEIVED)
-        assert self.rules.state != "completed"
+        self.run(self._receive(Answer(self.request_id, name, verb, self.model.round, TaskState.RECEIVED, {})))
+        self.model.said(name, TaskState.RECEIVED)
+        assert self.model.state != "completed"
 
     async def _receive(self, answer: Answer) -> None:
         store_id = self.platform.store_id
@@ -232,13 +232,13 @@ class Parts(RuleBasedStateMachine):
 
     @rule(who=WHO)
     def somebody_else_signs_for_one(self, who: int) -> None:
-        name, verb = self._name(who), self.rules.verb or RUNS[self.rules.right]
+        name, verb = self._name(who), self.model.verb or RUNS[self.model.right]
         answer = TaskAnswered(
             request_id=self.request_id,
             verb=verb,
             participant=name,
             outcome=Outcome.DONE,
-            round=self.rules.round,
+            round=self.model.round,
         )
         stranger = ECKey.generate_key("P-256")
         self.run(self.platform.deliver(sign(answer, store_id=self.platform.store_id, key=stranger)))
@@ -246,23 +246,23 @@ class Parts(RuleBasedStateMachine):
     @rule(who=st.integers(0, 6))
     def an_operator_drives(self, who: int) -> None:
         name = "keyring" if who == 6 else self._name(who)
-        verb = self.rules.verb or RUNS[self.rules.right]
+        verb = self.model.verb or RUNS[self.model.right]
         response = self.run(drive(self.platform, self.request_id, name, verb))
         self._allowed(response, name, verb, 202)
 
     @rule(who=WHO)
     def an_operator_answers_for_one(self, who: int) -> None:
-        name, verb = self._name(who), self.rules.verb or RUNS[self.rules.right]
+        name, verb = self._name(who), self.model.verb or RUNS[self.model.right]
         officer = self.platform.of_platform() if name in EVERYBODY else self.platform.officer()
         response = self.run(settle(self.platform, self.request_id, name, verb, officer))
         if self._allowed(response, name, verb, 200):
-            self.rules.said(name, TaskState.SETTLED)
+            self.model.said(name, TaskState.SETTLED)
             self._follow()
 
     def _allowed(self, response: httpx.Response, name: str, verb: Verb, status: int) -> bool:
-        if (name, verb) not in self.rules.rows:
+        if (name, verb) not in self.model.rows:
             assert response.status_code == 404, response.text
-        elif not self.rules.is_asked(name):
+        elif not self.model.is_asked(name):
             assert response.status_code == 409, response.text
         else:
             assert response.status_code == status, response.text
@@ -271,21 +271,21 @@ class Parts(RuleBasedStateMachine):
 
     @rule()
     def nobody_answers_for_the_keyring(self) -> None:
-        verb = self.rules.verb or RUNS[self.rules.right]
+        verb = self.model.verb or RUNS[self.model.right]
         response = self.run(settle(self.platform, self.request_id, "keyring", verb))
         assert response.json()["type"] == "/problems/keyring-answers-itself"
 
     @precondition(lambda self: len(self.joined) < 3)
     @rule()
     def one_joins(self) -> None:
-        self.rules.joins(self._announce())
+        self.model.joins(self._announce())
 
-    @precondition(lambda self: any(one.name in self.rules.here for one in self.joined))
+    @precondition(lambda self: any(one.name in self.model.here for one in self.joined))
     @rule(who=WHO, heir=st.none() | WHO)
     def one_leaves(self, who: int, heir: int | None) -> None:
-        leaving = [one.name for one in self.joined if one.name in self.rules.here]
+        leaving = [one.name for one in self.joined if one.name in self.model.here]
         name = leaving[who % len(leaving)]
-        staying = [one for one in self.rules.here if one != name]
+        staying = [one for one in self.model.here if one != name]
         successor = None if heir is None else staying[heir % len(staying)]
         body = {"ground": "erased"} if successor is None else {"successor": successor}
         response = self.run(
@@ -295,18 +295,18 @@ class Parts(RuleBasedStateMachine):
         )
         assert response.status_code == 202, response.text
         self.run(settle_down(self.platform))
-        self.rules.leaves(name, successor)
+        self.model.leaves(name, successor)
         self._follow()
 
     # --- What is always so -------------------------------------------------------------------------------
 
     @invariant()
     def everybody_has_the_part_that_the_rules_say(self) -> None:
-        if not hasattr(self, "rules"):
+        if not hasattr(self, "model"):
             return
         state, round_, rows = self.run(self._found())
-        assert (state, round_) == (self.rules.state, self.rules.round)
-        assert _told(rows) == _told(self.rules.rows)
+        assert (state, round_) == (self.model.state, self.model.round)
+        assert _told(rows) == _told(self.model.rows)
         assert state != "completed" or TERMINAL.issuperset(rows.values())
 
     async def _found(self) -> tuple[str, int, dict[tuple[str, Verb], TaskState]]:

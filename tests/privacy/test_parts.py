@@ -227,7 +227,7 @@ async def test_a_preview_that_others_answer_for_is_looked_at(platform: Platform)
     person = await platform.person()
     request_id = await platform.opened(person, "erasure")
     await platform.answer_itself(request_id, Verb.PREVIEW)
-    said = {"outcome": "nothing-held", "ground": "holds-nothing"}
+    said: dict[str, Any] = {"outcome": "nothing-held", "ground": "holds-nothing"}
     assert (await settle(platform, request_id, SHOP, Verb.PREVIEW, **said)).status_code == 200
     assert await platform.state(person, request_id) == "deciding"
     assert (await platform.do(request_id, "decision", {"approve": True})).status_code == 200
@@ -283,7 +283,10 @@ async def test_what_cannot_be_answered_for_changes_nothing(platform: Platform) -
     wrong = await settle(platform, request_id, SHOP, Verb.ERASE, ground="kept-by-law")
     is_problem(wrong, 422, "settlement-does-not-fit")
     assert wrong.json()["grounds"] == ["destroyed", "done-by-hand", "unreachable"]
-    for bad in ({"reason": ""}, {"reason": "x" * 4001}, {"ground": "departed"}, {"outcome": "failed"}):
+    wrongs: list[dict[str, Any]] = [
+        {"reason": ""}, {"reason": "x" * 4001}, {"ground": "departed"}, {"outcome": "failed"},
+    ]  # fmt: skip
+    for bad in wrongs:
         assert (await settle(platform, request_id, SHOP, Verb.ERASE, **bad)).status_code == 422
     part = await part_of(platform, request_id, SHOP, Verb.ERASE)
     assert part is not None and part["state"] == "waiting"
