@@ -176,6 +176,33 @@ async def test_the_keyring_waits_for_who_joins_and_tells_somebody_first(platform
         assert len(await platform.published(KeysDestroyed)) == 1
 
 
+async def test_who_joins_is_asked_too_by_which_names_outsiders_know_the_person(platform: Platform) -> None:
+    async with sixth(platform, announced=False) as newsletter:
+        person = await platform.person()
+        request_id = await platform.opened(person, "erasure")
+        async with platform.database.session(platform.store_id) as session:
+            # As for a store with recipients.
+            await session.execute(
+                text("""
+                    WITH waiting AS (
+                        UPDATE task SET next_issue_at = NULL, asked_at = NULL
+                        WHERE request_id = :id AND participant = 'keyring' RETURNING request_id, store_id
+                    )
+                    INSERT INTO task (request_id, participant, verb, store_id, next_issue_at, asked_at)
+                    SELECT request_id, :shop, 'refer', store_id, now(), now() FROM waiting
+                """),
+                {"id": request_id, "shop": SHOP},
+            )
+        await newsletter.announce()
+        await settle_down(platform)
+        await platform.deliver(platform.answer(request_id, Verb.REFER))
+        await platform.ask_keyring()
+        assert await platform.published(KeysDestroyed) == []
+        await newsletter.answer(request_id, Verb.REFER)
+        await platform.ask_keyring()
+        assert len(await platform.published(KeysDestroyed)) == 1
+
+
 async def test_joining_ends_once_no_request_can_lack_the_participant(platform: Platform) -> None:
     async with sixth(platform) as newsletter:
         assert await _joining_until(platform, newsletter.name) is not None

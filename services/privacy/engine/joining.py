@@ -38,6 +38,8 @@ _LACKS = f"""
         SELECT FROM task WHERE task.request_id = request.id AND participant = 'keyring'
             AND verb = 'verify-erased' AND asked_at IS NOT NULL))
 """.format(phase=f"({PHASE})")  # noqa: S608 - constants of the engine
+_REFERS = f"""EXISTS (
+    SELECT FROM task WHERE task.request_id = request.id AND verb = 'refer' AND {IS_UNANSWERED})"""
 _LOCK = text(f"""
     SELECT id FROM request WHERE {_LACKS} ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)  # noqa: S608 - constants of the engine
@@ -48,7 +50,8 @@ _JOIN = text(f"""
             request.state = 'checking' AND coalesce(request.purpose, request.category) IS NOT NULL AS later,
             request.state = 'running' AND request.claim = ANY(CAST(:led AS text[])) AND EXISTS (
                 SELECT FROM task WHERE task.request_id = request.id AND participant = 'keyring'
-                    AND verb = ({PHASE}) AND {IS_UNANSWERED}) AS waits
+                    AND verb = ({PHASE}) AND {IS_UNANSWERED})
+            OR request.claim = 'rectification' AND {_REFERS} AS waits
         FROM request WHERE id = ANY(CAST(:ids AS uuid[])) AND {_LACKS}
     ), asked AS (
         INSERT INTO task (request_id, participant, verb, store_id, next_issue_at, asked_at)
@@ -64,6 +67,16 @@ _PREPARE = text(f"""
         SELECT task.request_id, :name, 'prepare', task.store_id, now(), now() FROM task
         WHERE task.request_id = ANY(CAST(:ids AS uuid[])) AND task.participant = 'keyring' AND task.verb = 'erase'
             AND task.state = 'waiting' AND task.asked_at IS NULL
+        ON CONFLICT DO NOTHING
+        RETURNING request_id, store_id, participant, verb
+    ){NOTE_ISSUED}
+""")  # noqa: S608 - constants of the engine
+# Where others are still asked by which names outsiders know the person, this one is too.
+_REFER = text(f"""
+    WITH asked AS (
+        INSERT INTO task (request_id, participant, verb, store_id, next_issue_at, asked_at)
+        SELECT id, :name, 'refer', store_id, now(), now() FROM request
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'running' AND {_REFERS}
         ON CONFLICT DO NOTHING
         RETURNING request_id, store_id, participant, verb
     ){NOTE_ISSUED}
@@ -93,6 +106,7 @@ async def _join(session: AsyncSession, one: Row[Any]) -> list[UUID]:
         values = {"ids": ids, "name": one.name}
         led = {"led": sorted(KEYRING_LEADS), "part": PART_PAUSE.total_seconds()}
         await session.execute(_JOIN, values | led)
+        await session.execute(_REFER, values)
         if one.prepares:
             await session.execute(_PREPARE, values)
     return ids
