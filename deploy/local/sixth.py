@@ -13,7 +13,7 @@ from libs.common.migrations import upgrade
 
 GRANTS = {
     "loyalty": {
-        "mint": ["account", "export"],
+        "mint": ["account", "export", "request"],
         "open": {"essential.service": ["account"], "essential.legal_obligation": ["account", "request"]},
     }
 }

@@ -54,7 +54,7 @@ from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
 from services.privacy.models import Base, Departure, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
-from services.privacy.recipients import deliveries, references
+from services.privacy.recipients import deliveries, measuring, references
 from services.privacy.retention import clocks, expiring, moving, periods
 from services.privacy.settings import Settings, present
 
@@ -251,6 +251,7 @@ DUTIES: Sequence[Duty] = (
     Duty("forget what expired", expiring.purge, timedelta(hours=1)),
     Duty("move periods", moving.move, timedelta(seconds=5), channel=moving.CHANNEL),
     Duty("measure expiries", expiring.measure, timedelta(seconds=30)),
+    Duty("measure deliveries", measuring.measure, timedelta(seconds=15)),
     Duty("measure requests", duties.measure, timedelta(seconds=5)),
     SENDING,
     *PARTICIPANT.duties,

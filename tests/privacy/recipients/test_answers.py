@@ -1,6 +1,8 @@
 """What a recipient says in its own time: signed by it, taken once, and never taken for somebody else's."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -32,7 +34,7 @@ class Waiting:
 
     async def say(
         self, body: Any, *, secret: str | None = None, id_: str | None = None, shift: timedelta = timedelta(0),
-        **headers: str,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> httpx.Response:  # fmt: skip
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         url = httpx.URL(self.came.json["data"]["answer_url"])
@@ -42,7 +44,7 @@ class Waiting:
         )
         with self.outside.platform.at(self.outside.now):
             return await self.outside.platform.client.post(
-                url.path, content=content, headers=JSON | made | headers
+                url.path, content=content, headers=JSON | made | dict(more)
             )
 
     async def state(self) -> str:
@@ -90,10 +92,10 @@ async def test_nobody_but_the_recipient_can_answer(waiting: Waiting) -> None:
         waiting.say(DONE, id_=str(uuid4())),
         waiting.say(DONE, shift=timedelta(minutes=6)),
         waiting.say(DONE, shift=-timedelta(minutes=6)),
-        waiting.say(DONE, **{"webhook-signature": ""}),
-        waiting.say(DONE, **{"webhook-signature": "v1,AAAA nonsense v2,"}),
-        waiting.say(DONE, **{"webhook-timestamp": "yesterday"}),
-        waiting.say(DONE, **{"webhook-timestamp": "9" * 30}),
+        waiting.say(DONE, more={"webhook-signature": ""}),
+        waiting.say(DONE, more={"webhook-signature": "v1,AAAA nonsense v2,"}),
+        waiting.say(DONE, more={"webhook-timestamp": "yesterday"}),
+        waiting.say(DONE, more={"webhook-timestamp": "9" * 30}),
     ):
         refused = await attempt
         assert (refused.status_code, refused.json()["type"]) == (403, "/problems/not-signed")

@@ -16,12 +16,12 @@ from libs.common.events.privacy import Verb
 from services.privacy.recipients import deliveries
 from services.privacy.recipients.schedule import PAUSES, pause_after
 from tests.privacy.recipients.conftest import Outside
-from tests.privacy.recipients.receiver import Came, done, status, taken
+from tests.privacy.recipients.receiver import Answering, Came, done, status, taken
 
 LONG = timedelta(days=2)
 
 
-def saying(**body: Any) -> Any:
+def saying(**body: Any) -> Answering:
     return lambda _: JSONResponse(body)
 
 
