@@ -6,13 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request, Response
 
 from libs.common.auth import PrivacyOfficer, StoreId
-from libs.common.errors import NotFound
 from libs.common.http import (
     Cursor,
     IfMatch,
     Limit,
     Page,
-    PlatformSession,
     Session,
     decode_cursor,
     encode_cursor,
@@ -289,18 +287,12 @@ async def send_again(
 
 
 @router.post("/deliveries/{delivery_id}/answer", status_code=204, responses=refusals(403, 404, 409))
-async def answer_delivery(
-    request: Request, delivery_id: DeliveryId, wanted: Outcomes, session: PlatformSession, now: Now
-) -> None:
+async def answer_delivery(request: Request, delivery_id: DeliveryId, wanted: Outcomes, now: Now) -> None:
     """For a recipient: say what it has done, in its own time. Signed after Standard Webhooks with its secret, with the
     delivery's id as `webhook-id`. The same answer may come again.
     """
-    store_id = await answering.store_of(session, delivery_id)
-    if store_id is None:
-        raise NotFound
     await answering.answer(
         request.app.state.database,
-        store_id,
         delivery_id,
         said=wanted.said(),
         headers=request.headers,

@@ -252,15 +252,16 @@ _PREPARED = text(f"""
 """)  # noqa: S608 - a constant of this package
 _REFERRED = text(f"""
     WITH referred AS (
-        SELECT id FROM request WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
+        SELECT id, greatest(now(), begins_at) AS due FROM request
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id
             AND EXISTS (SELECT FROM task WHERE request_id = request.id AND verb = 'refer')
             AND NOT EXISTS (SELECT FROM task WHERE request_id = request.id AND verb = 'refer' AND {IS_UNANSWERED})
     ), due AS (
-        UPDATE delivery SET state = 'sending', next_try_at = now() FROM referred
+        UPDATE delivery SET state = 'sending', next_try_at = due FROM referred
         WHERE request_id = referred.id AND delivery.state = 'collecting'
-        RETURNING request_id, recipient_id, what
+        RETURNING request_id, recipient_id, what, next_try_at
     ), asked AS (
-        UPDATE task SET next_issue_at = now(), asked_at = now() FROM due
+        UPDATE task SET next_issue_at = due.next_try_at, asked_at = due.next_try_at FROM due
         WHERE task.request_id = due.request_id AND task.recipient_id = due.recipient_id AND task.verb = due.what
             AND task.state = 'waiting'
     ), issued AS (

@@ -22,9 +22,13 @@ from services.privacy.settings import Settings
 _STORE = text("SELECT store_id FROM delivery WHERE id = :id AND request_id IS NOT NULL")
 
 
-async def store_of(session: AsyncSession, delivery_id: UUID) -> UUID | None:
-    """At which store a delivery about somebody is."""
-    return await session.scalar(_STORE, {"id": delivery_id})
+async def _store_of(database: Database, delivery_id: UUID) -> UUID:
+    """At which store a delivery about somebody is. Raises NotFound."""
+    async with database.platform_session() as session:
+        store_id = await session.scalar(_STORE, {"id": delivery_id})
+    if store_id is None:
+        raise NotFound
+    return store_id
 
 
 _DELIVERY = text("""
@@ -36,7 +40,6 @@ _DELIVERY = text("""
 
 async def answer(
     database: Database,
-    store_id: UUID,
     delivery_id: UUID,
     *,
     said: Said,
@@ -46,6 +49,7 @@ async def answer(
     now: datetime,
 ) -> None:
     """Take what a recipient says, if these bytes are its own. Raises NotFound, NotSigned, AlreadyAnswered."""
+    store_id = await _store_of(database, delivery_id)
     async with database.session(store_id) as session:
         row = (await session.execute(_DELIVERY, {"id": delivery_id, "store_id": store_id})).one_or_none()
         if row is None:

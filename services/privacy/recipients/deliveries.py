@@ -28,7 +28,7 @@ from services.privacy.engine.phases import DELIVERIES
 from services.privacy.recipients import composing, outcomes, signing_secrets
 from services.privacy.recipients.protocols import Reply, Sending
 from services.privacy.recipients.schedule import pause_after
-from services.privacy.recipients.speaking import PROTOCOLS
+from services.privacy.recipients.speaking import POLLED, PROTOCOLS
 from services.privacy.recipients.words import TEST, DeliveryState, Disabled, Protocol
 from services.privacy.settings import Settings, present
 
@@ -126,12 +126,16 @@ async def _tried(work: Work, row: Row[Any], body: bytes) -> Reply:
         memo=row.memo or {},
     )
     spoken: Any = PROTOCOLS[Protocol(row.protocol)]
-    is_polled = row.state == DeliveryState.RECEIVED and hasattr(spoken, "poll")
     try:
         async with asyncio.timeout(_TRY_SECONDS):
-            return await (spoken.poll if is_polled else spoken.send)(sending)
+            return await (spoken.poll if _is_polled(row) else spoken.send)(sending)
     except TimeoutError:
         return Reply(word="too-slow")
+
+
+def _is_polled(row: Row[Any]) -> bool:
+    """Whether there is nothing to send, and only to ask how far it is."""
+    return row.state == DeliveryState.RECEIVED and Protocol(row.protocol) in POLLED
 
 
 def outgoing_of(settings: Settings) -> Outgoing:
@@ -205,7 +209,7 @@ async def _failed(
     state, pause = DeliveryState(last.state), pause_after(failures, asked=reply.retry_after)
     if state is DeliveryState.SENDING and (pause is None or reply.gone):
         state, pause = DeliveryState.STUCK, None
-    elif state is not DeliveryState.SENDING and (state is not DeliveryState.RECEIVED or row.memo is None):
+    elif state is not DeliveryState.SENDING and not _is_polled(row):
         # It was taken before, and sent once more by hand.
         pause = None
     if row.what == TEST:

@@ -82,7 +82,8 @@ def _request(told: Told) -> UUID:
 async def send(sending: Sending) -> Reply:
     """One try: what was not taken yet of the list, each under an id of its own, until one is refused."""
     bodies: list[str] = orjson.loads(sending.body)
-    first = int(sending.memo.get("taken", 0))
+    # What was taken whole and is sent once more is sent whole.
+    first = int(sending.memo.get("taken", 0)) % len(bodies)
     reply = Reply()
     for number, body in enumerate(bodies[first:], first):
         reply = await _send(sending, number, body.encode())

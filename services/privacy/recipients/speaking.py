@@ -15,6 +15,8 @@ TOLD_OUTSIDE = frozenset(verb for spoken in PROTOCOLS.values() for verb in spoke
 """What recipients can have a part in at all."""
 PARTIAL_PROTOCOLS = sorted(protocol for protocol, spoken in PROTOCOLS.items() if spoken.PARTS)
 """Which can be told of an erasure that is not of everything."""
+POLLED = frozenset(protocol for protocol, spoken in PROTOCOLS.items() if hasattr(spoken, "poll"))
+"""By which one can ask how far somebody is."""
 _OF_PROCESSORS = frozenset({Verb.EXPORT})
 """What somebody who decides for themselves answers the person about, not us."""
 

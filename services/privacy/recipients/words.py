@@ -62,7 +62,7 @@ class DeliveryState(StrEnum):
     STUCK = "stuck"
     """Not taken for three days, or refused for good: somebody has to look at it."""
     VOID = "void"
-    """Its person was erased, its request ended, or a later one replaced it."""
+    """Its person was erased, nothing is known by which anybody could find them, or a later one replaced it."""
 
 
 TEST = "test"
