@@ -14,11 +14,13 @@ from libs.common.events.identity import EmailConfirmed, EmailRemoved
 from libs.common.events.privacy import Outcome, Verb
 from libs.common.mail import render
 from libs.common.outbox import OutboxRow
+from libs.common.personal.erasure import Asked
 from libs.common.personal.keys import Life
 from libs.common.personal.participant import Participant
+from libs.common.personal.references import references_of
 from libs.common.personal.restrictions import restrict
-from services.identity.consumer import forget_expired
-from services.identity.models import AccountEmail
+from services.identity.consumer import PARTICIPANT, forget_expired
+from services.identity.models import Account, AccountEmail
 from tests.identity.conftest import PASSWORD, MakeWorld, Person, World, an_email
 from tests.identity.test_erasure import carry_out, destroy_keys, participant
 from tests.privacy.keyring.conftest import RunningKeyring
@@ -87,6 +89,22 @@ async def test_an_address_is_added_by_its_mail_and_the_password(world: World, st
     [event] = [EmailConfirmed.model_validate_json(one) for one in published]
     assert event.alias_subject_id == await world.parts.vault.subject_id(store_id, email)
     assert email.encode() not in published[0]
+
+
+async def test_outsiders_are_told_of_nobody_by_an_address_that_is_not_shown_to_be_theirs(
+    world: World, store_id: UUID
+) -> None:
+    person, unconfirmed = await world.person(store_id), an_email()
+    confirmed = await added(world, person)
+    await add(world, person, unconfirmed)
+    vault, database = world.parts.vault, world.parts.database
+    subject_id = await vault.subject_id(store_id, person.email)
+    async with database.session(store_id) as session:
+        asked = Asked(uuid4(), store_id, subject_id, 1)
+        known = await references_of(session, vault, PARTICIPANT.referring, [asked])
+        account_id = await session.scalar(select(Account.id).where(Account.subject_id == subject_id))
+    assert set(known.emails) == {person.email, confirmed}
+    assert known.accounts == (account_id,)
 
 
 async def test_whoever_has_only_one_of_the_two_gets_nothing(world: World, store_id: UUID) -> None:

@@ -1,5 +1,6 @@
 """Who outside is told of what, by which names, and in which order (GDPR, Art. 17(2) and 19)."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -259,6 +260,27 @@ async def test_what_binds_us_binds_at_once_and_is_told(
     assert came.json["data"]["purpose"] == more.get("purpose")
     assert (await outside.part(person, request_id, recipient))["state"] == "told"
     assert await platform.state(person, request_id) == "completed"
+
+
+async def test_that_a_restriction_ends_is_told_when_it_does_and_not_before(outside: Outside) -> None:
+    platform = outside.platform
+    await platform.decides(passing={"restriction": "at-once", "erasure": "at-once"})
+    person = await platform.person()
+    restriction = await platform.opened(person, "restriction")
+    await platform.ask_keyring()
+    await platform.answer_all(restriction, Verb.RESTRICT)
+    await outside.active(role="controller")
+    lifted = await platform.client.post(
+        f"{platform.path}/requests/{restriction}/lifting", headers=platform.officer()
+    )
+    assert lifted.status_code == 201, lifted.text
+    await outside.refer(UUID(lifted.json()["id"]))
+    outside.later(timedelta(days=5))
+    await outside.deliver()
+    assert outside.receiver.came == []
+    outside.later(timedelta(days=3))
+    await outside.deliver()
+    assert [one.json["type"] for one in outside.receiver.came] == ["privacy.lift-restriction"]
 
 
 # --- Erased meanwhile ------------------------------------------------------------------------------------
