@@ -13,6 +13,7 @@ from libs.common.events.privacy import CHUNK_BYTES, RowsCleaned, StoreCleaned, T
 from libs.common.personal.answers import Forged, check
 from libs.common.telemetry import meter
 from services.privacy.domain.parts import Unwanted
+from services.privacy.domain.states import RECIPIENT
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ def _is_signed(event: Received[A], keys: dict[str, Any]) -> bool:
 
 def refuse(what: str, participant: str, reason: Unwanted = Unwanted.FORGED) -> None:
     """Count and log something that changes nothing."""
-    _refused.add(1, {"what": what, "participant": participant, "reason": reason})
+    # There are as many recipients as stores like; as a label they are one.
+    who = "recipient" if participant.startswith(RECIPIENT) else participant
+    _refused.add(1, {"what": what, "participant": who, "reason": reason})
     # What comes late or twice is the way of a log that delivers at least once.
     level = logging.INFO if reason in {Unwanted.DOUBLED, Unwanted.LATE} else logging.WARNING
     logger.log(
