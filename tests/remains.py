@@ -7,8 +7,8 @@ TABLES_NAMING_PEOPLE = """
         AND attribute.attname IN ('store_id', 'subject_id', 'generation')
     GROUP BY relation.relname HAVING count(*) = 3 ORDER BY relation.relname
 """
-EVIDENCE = frozenset({"erased_subject", "expiry", "request"})
-"""The tombstone, and the request with its answer, are what proves an erasure."""
+EVIDENCE = frozenset({"delivery", "erased_subject", "expiry", "request"})
+"""The tombstone, the request with its answer, and that somebody outside was told, are what proves an erasure."""
 LIVE_KEYS = """
     SELECT count(*) FROM data_key WHERE store_id = $1 AND subject_id = $2 AND generation <= $3
         AND retention NOT IN ('request', 'accounting')

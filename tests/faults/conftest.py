@@ -277,30 +277,40 @@ async def running_on(broker: str) -> AsyncGenerator[Running]:
     """A platform of its own, its workers in a hurry."""
     folder = Path(tempfile.mkdtemp(prefix="vitrine-faults-"))
     try:
-        async with (
-            Platform(folder, broker=broker, fast=True) as platform,
-            httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
-        ):
-            databases = Databases(platform.postgres)
-            await history.witness(databases)
-            shop = Shop(http)
-            merchant = await shop.sign_up(address("merchant"), name="A merchant")
-            owner = await shop.open_store(merchant, name="Faults", slug=f"faults-{uuid4().hex[:8]}")
-            running = Running(platform, databases, log_of(platform, databases), shop, merchant, owner)
-            rows = [_COLUMNS] + [
-                f"{handle},{handle},,Vitrine,Title,Default Title,{handle},{STOCK},1.00"
-                for handle in ("plenty", "poison")
-            ]
-            await shop.import_catalogue(owner, "\n".join(rows).encode())
-            product = await shop.product(owner.store_id, "plenty")
-            running.product, running.variant = product["id"], product["variants"][0]["id"]
-            first = await shop.check_out(owner.store_id, address("guest"), {running.variant: 1})
-            running.acknowledged[first.id] = first
-            await running.hurry_workers()
-            yield running
-            await databases.close()
+        with pytest.MonkeyPatch.context() as variables:
+            # Somebody outside is on this machine too.
+            variables.setenv("PRIVACY_OUTGOING_NETWORKS", '["127.0.0.0/8"]')
+            variables.setenv("PRIVACY_OUTGOING_HTTP", "true")
+            async with _started(folder, broker) as running:
+                yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _started(folder: Path, broker: str) -> AsyncGenerator[Running]:
+    async with (
+        Platform(folder, broker=broker, fast=True) as platform,
+        httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
+    ):
+        databases = Databases(platform.postgres)
+        await history.witness(databases)
+        shop = Shop(http)
+        merchant = await shop.sign_up(address("merchant"), name="A merchant")
+        owner = await shop.open_store(merchant, name="Faults", slug=f"faults-{uuid4().hex[:8]}")
+        running = Running(platform, databases, log_of(platform, databases), shop, merchant, owner)
+        rows = [_COLUMNS] + [
+            f"{handle},{handle},,Vitrine,Title,Default Title,{handle},{STOCK},1.00"
+            for handle in ("plenty", "poison")
+        ]
+        await shop.import_catalogue(owner, "\n".join(rows).encode())
+        product = await shop.product(owner.store_id, "plenty")
+        running.product, running.variant = product["id"], product["variants"][0]["id"]
+        first = await shop.check_out(owner.store_id, address("guest"), {running.variant: 1})
+        running.acknowledged[first.id] = first
+        await running.hurry_workers()
+        yield running
+        await databases.close()
 
 
 @pytest.fixture(scope="session", params=["embedded", "kafka"])

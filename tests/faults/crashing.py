@@ -53,8 +53,11 @@ _LEASES = {
     "services.privacy.endings": ("_LEASE_SECONDS", SILENCE),
     "services.privacy.assembling": ("_LEASE_SECONDS", SILENCE),
     "services.privacy.letters": ("_LEASE_SECONDS", SILENCE),
+    "services.privacy.recipients.deliveries": ("LEASE", timedelta(seconds=SILENCE)),
+    "services.privacy.recipients.schedule": ("PAUSES", [timedelta(seconds=1)] * 60),
 }
-"""What is leased while it is done: letters, exports, archives, questions to the keyring, keys that are to go."""
+"""What is leased while it is done: letters, exports, archives, questions to the keyring, keys that are to go, what is
+sent outside; and when that is tried again."""
 
 
 class Fuse:

@@ -12,12 +12,15 @@ import pytest
 from deploy.local.environment import SERVICES
 from deploy.local.proof import Proof
 from deploy.local.shop import PASSWORD, Account, Order, key
-from tests.faults.conftest import Running, address, becomes
+from tests.faults.conftest import PATIENCE, Running, address, becomes
+from tests.faults.outside import Peer
 from tests.faults.people import Life, fingerprint, letters, remains
 
 SEED = 20_260_103
 OVER = ("completed", "cancelled", "refused")
 _DONE = "Your data has been erased"
+_PEOPLE = 100
+"""Each asks for an access and then for an erasure."""
 
 # --- Somebody is missing ---------------------------------------------------------------------------------
 
@@ -333,7 +336,8 @@ async def _is_read_to_the_end(running: Running) -> bool:
 # --- Chaos -----------------------------------------------------------------------------------------------
 
 
-async def test_sixty_requests_end_once_each_while_everything_restarts(running: Running) -> None:
+async def test_two_hundred_requests_end_once_each_while_everything_restarts(running: Running) -> None:
+    """And somebody outside, who is told of every one of them, as often as it takes, and does it once."""
     print(f"seed {SEED}")
     gate = asyncio.Semaphore(4)
 
@@ -345,16 +349,18 @@ async def test_sixty_requests_end_once_each_while_everything_restarts(running: R
         async with gate:
             return [(await running.ask(person, right))["id"] for right in ("access", "erasure")]
 
-    people = await asyncio.gather(*(arrive() for _ in range(30)))
-    chaos = asyncio.create_task(_restart_at_random(running, random.Random(SEED)))
-    requests = dict(
-        zip(people, await asyncio.gather(*(use_rights(person) for person in people)), strict=True)
-    )
-    await chaos
-    for person, ids in requests.items():
-        for request_id in ids:
-            _ended_once(await running.ends(request_id, *OVER))
-        assert await remains(running, Life.of(person)) == {}
+    people = await asyncio.gather(*(arrive() for _ in range(_PEOPLE)))
+    async with Peer.of(running, random.Random(SEED)) as peer:
+        chaos = asyncio.create_task(_restart_at_random(running, peer, random.Random(SEED)))
+        requests = dict(
+            zip(people, await asyncio.gather(*(use_rights(person) for person in people)), strict=True)
+        )
+        await chaos
+        for person, ids in requests.items():
+            for request_id in ids:
+                _ended_once(await running.ends(request_id, *OVER, within=3 * PATIENCE))
+            assert await remains(running, Life.of(person)) == {}
+    _told_once(peer, requests)
     await running.holds()
     await _at_rest(running)
     for person in people:
@@ -366,17 +372,38 @@ def _ended_once(request: dict[str, Any]) -> None:
     assert [state for state in states if state in OVER] == [request["state"]]
     if request["right"] == "erasure":
         assert request["state"] == "completed"
-        everybody = Counter((part["participant"], part["task"]) for part in request["parts"])
+        everybody = Counter((_who(part), part["task"]) for part in request["parts"])
         assert everybody == Counter(
             (who, task) for who in (*SERVICES, "keyring") for task in ("erase", "verify-erased")
-        ) + Counter((who, "preview") for who in SERVICES)
+        ) + Counter((who, task) for who in SERVICES for task in ("preview", "refer")) + Counter(
+            [("recipient", "erase")]
+        )
     if request["state"] == "completed":
         assert {part["state"] for part in request["parts"]} <= {"done", "nothing-held", "retained"}
 
 
-async def _restart_at_random(running: Running, chance: random.Random) -> None:
+def _who(part: dict[str, Any]) -> str:
+    return part["participant"].partition("-")[0]
+
+
+def _told_once(peer: Peer, requests: dict[Account, list[str]]) -> None:
+    """Of each erasure by one delivery, the same at every try, and of nobody else in it."""
+    assert {len(bodies) for bodies in peer.bodies.values()} == {1}
+    told = Counter(
+        (one["type"], one["data"]["request_id"]) for one in peer.done.values() if "person" in one["data"]
+    )
+    assert set(told.values()) == {1}
+    asked_by = {request_id: person.email for person, ids in requests.items() for request_id in ids}
+    erasures = {("privacy.erase", erasure) for _, erasure in requests.values()}
+    assert erasures <= set(told) <= erasures | {("privacy.export", access) for access, _ in requests.values()}
+    for one in peer.done.values():
+        if "person" in one["data"]:
+            assert one["data"]["person"]["emails"] == [asked_by[one["data"]["request_id"]]]
+
+
+async def _restart_at_random(running: Running, peer: Peer, chance: random.Random) -> None:
     """One thing after the other dies and is started again, each at least once."""
-    victims = ["postgresql", "broker", "keyring", *(f"{service}-worker" for service in SERVICES)]
+    victims = ["postgresql", "broker", "keyring", "outside", *(f"{service}-worker" for service in SERVICES)]
     for victim in chance.sample(victims, len(victims)) + chance.choices(victims, k=4):
         print(victim)
         if victim == "postgresql":
@@ -385,6 +412,9 @@ async def _restart_at_random(running: Running, chance: random.Random) -> None:
         elif victim == "broker":
             await running.log.kill()
             await running.log.start()
+        elif victim == "outside":
+            await peer.stop()
+            await peer.start()
         else:
             running.platform.processes[victim].kill()
             await running.platform.processes[victim].start()

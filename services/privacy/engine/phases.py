@@ -391,8 +391,8 @@ def lapse() -> timedelta:
     return timedelta(seconds=present().key_seconds)
 
 
-# The end of a request supersedes what was still to be written about its beginning. Whoever is erased leaves nothing
-# that says which subjects were theirs.
+# The end of a request supersedes what was still to be written about its beginning, and by what outsiders knew the
+# person is of no more use. Whoever is erased leaves nothing that says which subjects were theirs.
 _TURN = text(f"""
     WITH turned AS (
         UPDATE request SET state = CAST(:state AS text), version = version + 1,
@@ -410,6 +410,8 @@ _TURN = text(f"""
     ), superseded AS (
         DELETE FROM notice USING turned
         WHERE :completed AND notice.request_id = turned.id AND notice.due_at > now()
+    ), told AS (
+        DELETE FROM request_reference AS said USING turned WHERE :completed AND said.request_id = turned.id
     )
     INSERT INTO notice (store_id, request_id, template, reader, due_at)
     SELECT store_id, id, template, reader, now() FROM turned, LATERAL (VALUES
