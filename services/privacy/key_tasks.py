@@ -114,11 +114,12 @@ async def _count_for_what_stays(work: Work, erasures: Sequence[tuple[Row, Sequen
     """What stays goes by itself on its day; of what is gone nothing is counted any more."""
     for store_id in dict.fromkeys(row.store_id for row, _ in erasures):
         async with work.database.session(store_id) as session:
-            of_store = [erased for row, erased in erasures if row.store_id == store_id]
-            for one, of_person in [(one, erased) for erased in of_store for one in erased]:
+            of_store = [(row, erased) for row, erased in erasures if row.store_id == store_id]
+            for row, one, of_person in [(row, one, erased) for row, erased in of_store for one in erased]:
                 await after_erasure(
                     session,
                     store_id,
+                    request_id=row.id,
                     subject_id=one.subject_id,
                     generation=one.generation,
                     others=[other.subject_id for other in of_person if other is not one],

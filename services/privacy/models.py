@@ -120,6 +120,7 @@ class Request(Base):
         Index("ix_request_state", "state", postgresql_where=text(_IS_OPEN)),
         Index("ix_request_watch", "watch_at", postgresql_where=text("watch_at IS NOT NULL")),
         Index("uq_request_status_hash", "status_hash", unique=True),
+        Index("ix_request_several", "store_id", postgresql_where=text("several")),
     )  # fmt: skip
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -208,6 +209,8 @@ class Request(Base):
         JSONB(none_as_null=True), info=impersonal("ids of subjects")
     )
     """The other subjects of the person, whom it is about as well."""
+    several: Mapped[bool] = mapped_column(server_default="false")
+    """Of an erasure that has ended: that there were others. Which, nobody knows any more."""
 
 
 class PersonSubject(Base):
@@ -674,6 +677,11 @@ class Expiry(Base):
     key_ids: Mapped[list[UUID]] = mapped_column(
         ARRAY(Uuid), info=impersonal("ids of keys"), server_default="{}"
     )
+    past_key_ids: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), info=impersonal("ids of keys"), server_default="{}"
+    )
+    """Of a bucket that goes on: the keys of the periods that are over, while a database that is restored could be from
+    before."""
     waiting: Mapped[list[str]] = mapped_column(ARRAY(String), info=_NAME, server_default="{}")
     """Participants that have not said yet that nothing is left."""
     destroyed_at: Mapped[datetime | None]
@@ -685,6 +693,10 @@ class Expiry(Base):
         ARRAY(Uuid), info=impersonal("ids of subjects"), server_default="{}"
     )
     """Of what a hold kept from an erasure: the other subjects of its person, whose holds are about this too."""
+    left_by: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), info=impersonal("ids of requests"), server_default="{}"
+    )
+    """The erasures that a hold kept it from, of somebody with several subjects."""
 
 
 class RetentionSettings(Base):

@@ -392,13 +392,15 @@ def lapse() -> timedelta:
 
 
 # The end of a request supersedes what was still to be written about its beginning, and by what outsiders knew the
-# person is of no more use. Whoever is erased leaves nothing that says which subjects were theirs.
+# person is of no more use. Whoever is erased leaves nothing that says which subjects were theirs, only that there were
+# several.
 _TURN = text(f"""
     WITH turned AS (
         UPDATE request SET state = CAST(:state AS text), version = version + 1,
             steps = steps || jsonb_build_array(jsonb_build_object('state', CAST(:state AS text), 'at', now())),
             completed_at = CASE WHEN :completed THEN now() END,
             watch = CASE WHEN NOT :completed THEN watch END, watch_at = CASE WHEN NOT :completed THEN watch_at END,
+            several = :completed AND claim = 'erasure' AND coalesce(purpose, category) IS NULL AND also IS NOT NULL,
             also = CASE WHEN NOT :completed OR claim <> 'erasure' OR coalesce(purpose, category) IS NOT NULL
                 THEN also END
         WHERE id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id

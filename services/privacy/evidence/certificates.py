@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import fetch
+from libs.common.personal.vocabulary import Bucket, Retention
 from libs.common.worker import Work
 from services.privacy.domain.problems import NotCertified
 from services.privacy.engine.phases import lapse
@@ -172,13 +173,29 @@ def _completed(due: Any, entries: Sequence[Said]) -> dict[str, Any] | None:
 
 # --- What was kept has ended -----------------------------------------------------------------------------
 
-_WHOSE = """
-    SELECT id FROM request
-    WHERE store_id = $1 AND subject_id = $2 AND generation >= $3 AND claim = 'erasure' AND state = 'completed'
-        AND EXISTS (
+_RETAINED = """EXISTS (
             SELECT FROM task WHERE task.request_id = request.id AND verb = 'erase' AND answer -> 'retained'
-                @> jsonb_build_array(jsonb_build_object('retention', $4::text, 'bucket', $5::text)))
+                @> jsonb_build_array(jsonb_build_object('retention', $2::text, 'bucket', $3::text)))"""
+_OF_SUBJECT = f"""
+    SELECT id FROM request
+    WHERE store_id = $1 AND (subject_id = $4 AND generation >= $5 OR id = ANY($6::uuid[]))
+        AND claim = 'erasure' AND state = 'completed' AND {_RETAINED}
     ORDER BY id FOR UPDATE
+"""  # noqa: S608 - a constant of this module
+_OF_SEVERAL = f"""
+    SELECT id FROM request
+    WHERE store_id = $1 AND several AND claim = 'erasure' AND state = 'completed' AND {_RETAINED}
+    ORDER BY id FOR UPDATE
+"""  # noqa: S608 - a constant of this module
+# Whose a further address was nobody knows any more: of a year everybody's has to be over, so theirs is.
+_OVER = """
+    SELECT id FROM request
+    WHERE id = ANY($4::uuid[]) AND NOT EXISTS (
+        SELECT FROM expiry
+        WHERE expiry.store_id = $1 AND expiry.retention = $2 AND expiry.bucket = $3 AND expiry.state <> 'over'
+            AND (several AND $5 OR request.id = ANY(expiry.left_by)
+                OR expiry.subject_id = request.subject_id AND expiry.generation <= request.generation))
+    ORDER BY id
 """
 _DUE_AGAIN = """
     INSERT INTO certificate_due AS due (request_id, store_id, due_at)
@@ -195,16 +212,40 @@ async def kept_has_ended(
     generation: int,
     retention: str,
     bucket: str,
+    left_by: Sequence[UUID] = (),
     on: date,
 ) -> None:
-    """What the law kept of an erased person is gone since the day `on`: each erasure that had left it gets a
-    certificate that completes its first. To say it again changes nothing.
+    """What the law, or a legal hold, kept of an erased person is gone since the day `on`: each erasure that had left
+    it, and has nothing left of it, gets a certificate that completes its first. To say it again changes nothing.
     """
-    found = await fetch(session, _WHOSE, store_id, subject_id, generation, retention, bucket)
-    if requests := [row.id for row in found]:
-        ended = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
-        await note(session, store_id, [Noted(one, Step.KEPT_ENDED, ended) for one in requests])
-        await fetch(session, _DUE_AGAIN, store_id, requests, lapse().total_seconds())
+    found = await fetch(
+        session, _OF_SUBJECT, store_id, retention, bucket, subject_id, generation, list(left_by)
+    )
+    await _complete(session, store_id, retention, bucket, [row.id for row in found], on)
+
+
+async def year_has_ended(
+    session: AsyncSession, *, store_id: UUID, retention: str, bucket: str, on: date
+) -> None:
+    """Something of this year is gone: once nothing of it is left of anybody, so is what was kept under the further
+    addresses of whoever had several.
+    """
+    found = await fetch(session, _OF_SEVERAL, store_id, retention, bucket)
+    await _complete(session, store_id, retention, bucket, [row.id for row in found], on)
+
+
+async def _complete(
+    session: AsyncSession, store_id: UUID, retention: str, bucket: str, requests: Sequence[UUID], on: date
+) -> None:
+    """Their rows are locked: of two that end the last of what was kept, the second sees what the first did."""
+    if not requests:
+        return
+    is_year = Retention(retention).period.divided_by is Bucket.YEAR
+    over = await fetch(session, _OVER, store_id, retention, bucket, list(requests), is_year)
+    if ended := [row.id for row in over]:
+        place = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
+        await note(session, store_id, [Noted(one, Step.KEPT_ENDED, place) for one in ended])
+        await fetch(session, _DUE_AGAIN, store_id, ended, lapse().total_seconds())
 
 
 # --- Fetching --------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from services.privacy.retention.periods import choice_of
 
 WHOLE = [one.value for one in Retention if one.period.divided_by is Bucket.WHOLE]
 """Retentions whose buckets go on: what is sealed after one has expired gets a new key, and a new period."""
+YEARS = [one.value for one in Retention if one.period.divided_by is Bucket.YEAR]
+"""Retentions whose buckets end for everybody at once."""
 _ABOVE_ALL = 2**62
 """The version of what no clock may change: the person wants it gone."""
 
@@ -159,6 +161,7 @@ async def after_erasure(
     session: AsyncSession,
     store_id: UUID,
     *,
+    request_id: UUID,
     subject_id: UUID,
     generation: int,
     others: Sequence[UUID],
@@ -167,6 +170,9 @@ async def after_erasure(
 ) -> None:
     """Nothing is counted any more for what is gone. What stays goes by itself: what law keeps on its day, what a legal
     hold keeps as soon as that ends, since its own day is today. `others` are the other subjects of the person.
+
+    Only a hold needs to know them, and the request, for as long as it lasts: for what the law keeps nothing says whose
+    else it was.
     """
     values = {
         "generations": [one.generation for one in kept],
@@ -199,11 +205,14 @@ async def after_erasure(
             "retentions": [one.retention.value for one in held],
             "buckets": [one.bucket for one in held],
         }
-        await _OF_ONE.rows(session, store_id=store_id, subject_id=subject_id, others=others, **values)
+        named = {"subject_id": subject_id, "others": others, "request_id": request_id}
+        await _OF_ONE.rows(session, store_id=store_id, **named, **values)
 
 
 _OF_ONE = Query("""
-    UPDATE expiry SET others = CAST(:others AS uuid[])
+    UPDATE expiry SET
+        others = ARRAY(SELECT DISTINCT unnest(others || CAST(:others AS uuid[]))),
+        left_by = ARRAY(SELECT DISTINCT unnest(left_by || CAST(:request_id AS uuid)))
     WHERE store_id = :store_id AND subject_id = :subject_id AND (generation, retention, bucket) IN (
         SELECT * FROM unnest(CAST(:generations AS bigint[]), CAST(:retentions AS text[]), CAST(:buckets AS text[])))
 """)

@@ -34,8 +34,8 @@ from services.privacy.believing import believed
 from services.privacy.endings import keyring_of
 from services.privacy.engine.phases import lapse
 from services.privacy.engine.tasks import SOURCE
-from services.privacy.evidence.certificates import kept_has_ended
-from services.privacy.retention.clocks import WHOLE, Start, start
+from services.privacy.evidence.certificates import kept_has_ended, year_has_ended
+from services.privacy.retention.clocks import WHOLE, YEARS, Start, start
 
 logger = logging.getLogger(__name__)
 
@@ -303,9 +303,10 @@ _FINISH = Query(f"""
         SELECT store_id, subject_id, generation, retention, bucket FROM expiry
         WHERE state = 'cleaning' AND waiting = '{{}}' AND destroyed_at <= :forgotten
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, EXISTS (
-        SELECT FROM request WHERE claim = 'erasure' AND state = 'completed'
-            AND (request.store_id, request.subject_id) = (expiry.store_id, expiry.subject_id)) AS erased
+    RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, left_by,
+        left_by <> '{{}}' OR EXISTS (
+            SELECT FROM request WHERE claim = 'erasure' AND state = 'completed'
+                AND (request.store_id, request.subject_id) = (expiry.store_id, expiry.subject_id)) AS erased
 """)  # noqa: S608 - constants of this module
 
 
@@ -321,15 +322,18 @@ async def finish(work: Work) -> int:
             await start(session, store_id, [_next(row) for row in of_store])
         for row in rows:
             if row.erased:
-                await kept_has_ended(session, **_ended(row, now))
+                await kept_has_ended(session, **_ended(row, now, *_OF_ONE))
+        for row in {(row.store_id, row.retention, row.bucket): row for row in rows}.values():
+            if row.retention in YEARS:
+                await year_has_ended(session, **_ended(row, now, "store_id", "retention", "bucket"))
     return len(rows) // AT_ONCE
 
 
-def _ended(row: Row, now: datetime) -> dict[str, Any]:
-    place = {
-        name: getattr(row, name) for name in ("store_id", "subject_id", "generation", "retention", "bucket")
-    }
-    return place | {"on": row.expires_on or now.date()}
+_OF_ONE = ("store_id", "subject_id", "generation", "retention", "bucket", "left_by")
+
+
+def _ended(row: Row, now: datetime, *names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names} | {"on": row.expires_on or now.date()}
 
 
 def _next(row: Row) -> Start:
