@@ -652,6 +652,7 @@ class Expiry(Base):
         ),
         Index("ix_expiry_forecast", "store_id", "expires_on", postgresql_where=text("state = 'running'")),
         Index("ix_expiry_over_at", "over_at", postgresql_where=text("state = 'over'")),
+        Index("ix_expiry_past", "over_at", postgresql_where=text("past_key_ids <> '{}'")),
     )  # fmt: skip
 
     store_id: Mapped[UUID]

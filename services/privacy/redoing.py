@@ -136,7 +136,10 @@ async def compare(work: Work) -> int:
     for one in heard:
         since = one.taken_at - MARGIN
         await store_endings.end_again(work, one.participant, since)
-        await expiring.redo(work, since=since)
+        if one.participant == KEYRING:
+            await expiring.end_again(work, since=since)
+        else:
+            await expiring.clean_again(work, since=since)
         if one.participant == SOURCE:
             await _learn(work)
         else:

@@ -159,6 +159,22 @@ async def test_what_is_written_after_an_expiry_has_a_period_of_its_own(lasting: 
     )
 
 
+async def test_what_is_written_while_keys_go_and_after_has_the_period_of_the_last(lasting: Lasting) -> None:
+    person = await lasting.person()
+    await lasting.start(person, Clock.MESSAGE_SETTLED)
+    lasting.later(days=367)
+    while await expiring.tell(lasting.work):
+        pass
+    await expiring.expire(lasting.work)
+    await lasting.start(person, Clock.MESSAGE_SETTLED)
+    await lasting.settle()
+    lasting.later(days=300)
+    await lasting.start(person, Clock.MESSAGE_SETTLED)
+    row = await lasting.row(person)
+    assert row is not None and row.state == "running"
+    assert row.expires_on == lasting.now.date().replace(year=2030), "a later letter, a later day"
+
+
 async def test_an_event_for_what_is_over_changes_nothing(lasting: Lasting) -> None:
     person = await lasting.person()
     order = await lasting.purchase(person)

@@ -55,7 +55,7 @@ async def linked(lasting: Lasting, request_id: UUID, person: Person) -> bool:
             text("SELECT table_name FROM information_schema.columns WHERE column_name = 'subject_id'")
         )
         for table in tables.all():
-            query = f"SELECT count(*) FROM {table} AS t WHERE subject_id = :subject AND t::text LIKE :request"  # noqa: S608
+            query = f"SELECT count(*) FROM {table} AS t WHERE subject_id = :subject AND t::text LIKE :request"
             values = {"subject": person.subject_id, "request": f"%{request_id}%"}
             if await session.scalar(text(query), values):
                 return True

@@ -221,7 +221,8 @@ async def kept_has_ended(
     found = await fetch(
         session, _OF_SUBJECT, store_id, retention, bucket, subject_id, generation, list(left_by)
     )
-    await _complete(session, store_id, retention, bucket, [row.id for row in found], on)
+    ended = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
+    await _complete(session, store_id, [row.id for row in found], ended)
 
 
 async def year_has_ended(
@@ -231,21 +232,20 @@ async def year_has_ended(
     addresses of whoever had several.
     """
     found = await fetch(session, _OF_SEVERAL, store_id, retention, bucket)
-    await _complete(session, store_id, retention, bucket, [row.id for row in found], on)
+    ended = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
+    await _complete(session, store_id, [row.id for row in found], ended)
 
 
 async def _complete(
-    session: AsyncSession, store_id: UUID, retention: str, bucket: str, requests: Sequence[UUID], on: date
+    session: AsyncSession, store_id: UUID, requests: Sequence[UUID], ended: Mapping[str, str]
 ) -> None:
     """Their rows are locked: of two that end the last of what was kept, the second sees what the first did."""
-    if not requests:
-        return
+    retention, bucket = ended["retention"], ended["bucket"]
     is_year = Retention(retention).period.divided_by is Bucket.YEAR
-    over = await fetch(session, _OVER, store_id, retention, bucket, list(requests), is_year)
-    if ended := [row.id for row in over]:
-        place = {"retention": retention, "bucket": bucket, "on": on.isoformat()}
-        await note(session, store_id, [Noted(one, Step.KEPT_ENDED, place) for one in ended])
-        await fetch(session, _DUE_AGAIN, store_id, ended, lapse().total_seconds())
+    rows = await fetch(session, _OVER, store_id, retention, bucket, list(requests), is_year)
+    if over := [row.id for row in rows]:
+        await note(session, store_id, [Noted(one, Step.KEPT_ENDED, ended) for one in over])
+        await fetch(session, _DUE_AGAIN, store_id, over, lapse().total_seconds())
 
 
 # --- Fetching --------------------------------------------------------------------------------------------

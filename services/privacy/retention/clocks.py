@@ -55,6 +55,8 @@ _START = Query("""
         AS given (subject_id, generation, retention, bucket, clock, started_at, version, runs, expires_on, due_at)
     ORDER BY subject_id, generation, retention, bucket
     ON CONFLICT (store_id, subject_id, generation, retention, bucket) DO UPDATE SET
+        past_key_ids = CASE WHEN known.state = 'over' THEN known.past_key_ids || known.key_ids
+            ELSE known.past_key_ids END,
         (version, clock, started_at, state, expires_on, due_at, revision, told_on, key_ids, attempts, next_try_at,
             next_clock, next_started_at) = (
             SELECT excluded.version, excluded.clock, excluded.started_at, excluded.state, excluded.expires_on,

@@ -175,12 +175,15 @@ async def _named(keyring: KeyringClient, rows: Sequence[Row]) -> list[str]:
     return ["{" + ",".join(keys[place]) + "}" for place in places]
 
 
+# With the keys that went now, those of periods before are named: whoever was restored meanwhile may have them again.
 _CLEANING = Query(f"""
     UPDATE expiry SET state = 'cleaning', destroyed_at = :now, attempts = 0, next_try_at = :next,
+        key_ids = expiry.key_ids || expiry.past_key_ids, past_key_ids = '{{}}',
         waiting = ARRAY(SELECT jsonb_array_elements_text(
             coalesce(CAST(:holders AS jsonb) -> expiry.retention, '[]'::jsonb)))
     FROM {_GIVEN}) AS given (store_id, subject_id, generation, retention, bucket)
     WHERE {_SAME} AND expiry.state = 'destroying'
+    RETURNING expiry.store_id, expiry.subject_id, expiry.generation, expiry.retention, expiry.bucket, expiry.key_ids
 """)  # noqa: S608 - constants of this module
 _BACK = Query(f"""
     UPDATE expiry SET state = 'running', next_try_at = :next, told_on = NULL, key_ids = '{{}}'
@@ -199,15 +202,12 @@ async def _destroyed(work: Work, outcomes: Sequence[tuple[Row, Expired]], now: d
             await _BACK.rows(transaction, **places_of(kept), next=now + _POSTPONED)
     for store_id, of_store in by_store(gone).items():
         async with work.database.session(store_id) as session:
-            await _CLEANING.rows(
-                session,
-                **places_of(of_store),
-                now=now,
-                next=now + _FIRST_PAUSE,
-                holders=await _holders(session),
+            holders, soon = await _holders(session), now + _FIRST_PAUSE
+            cleaned = await _CLEANING.rows(
+                session, **places_of(of_store), now=now, next=soon, holders=holders
             )
             await announce(session, {(row.store_id, row.subject_id) for row in of_store})
-            await publish_all(session, [_told(row) for row in of_store], store_id=store_id, source=SOURCE)
+            await publish_all(session, [_told(row) for row in cleaned], store_id=store_id, source=SOURCE)
             ring_after_commit(session, CHANNEL)
 
 
@@ -297,14 +297,16 @@ class _Place:
         self.bucket = event.data.bucket
 
 
+# What began meanwhile has the version of the row, which it has to be above once more.
 _FINISH = Query(f"""
-    UPDATE expiry SET state = 'over', over_at = :now, next_try_at = NULL
+    UPDATE expiry SET state = 'over', over_at = :now, next_try_at = NULL,
+        version = version - CASE WHEN next_clock IS NULL THEN 0 ELSE 1 END
     WHERE {_PLACE} IN (
         SELECT store_id, subject_id, generation, retention, bucket FROM expiry
         WHERE state = 'cleaning' AND waiting = '{{}}' AND destroyed_at <= :forgotten
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, left_by,
-        left_by <> '{{}}' OR EXISTS (
+    RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, version,
+        left_by, left_by <> '{{}}' OR EXISTS (
             SELECT FROM request WHERE claim = 'erasure' AND state = 'completed'
                 AND (request.store_id, request.subject_id) = (expiry.store_id, expiry.subject_id)) AS erased
 """)  # noqa: S608 - constants of this module
@@ -338,36 +340,68 @@ def _ended(row: Row, now: datetime, *names: str) -> dict[str, Any]:
 
 def _next(row: Row) -> Start:
     retention, clock = Retention(row.retention), Clock(row.next_clock)
-    # Above what was noted with it while the keys were being destroyed.
-    return Start(row.subject_id, row.generation, retention, row.bucket, clock, row.next_started_at, version=1)
+    return Start(
+        row.subject_id, row.generation, retention, row.bucket, clock, row.next_started_at, row.version + 1
+    )
 
 
 _PURGE = Query("DELETE FROM expiry WHERE state = 'over' AND over_at <= :before")
+_PURGE_PAST = Query(
+    "UPDATE expiry SET past_key_ids = '{}' WHERE past_key_ids <> '{}' AND state <> 'over' AND over_at <= :before"
+)
 
 
 async def purge(work: Work) -> int:
     """What is long over is forgotten: a row says which order, which request was whose."""
     async with work.database.transaction(ALL_STORES) as transaction:
-        await _PURGE.rows(transaction, before=work.clock() - inbox.KEPT_FOR)
+        for statement in (_PURGE, _PURGE_PAST):
+            await statement.rows(transaction, before=work.clock() - inbox.KEPT_FOR)
     return 0
 
 
-_REDO = Query("""
-    UPDATE expiry SET state = 'cleaning', attempts = 0, next_try_at = :now, waiting = ARRAY(
-        SELECT jsonb_array_elements_text(coalesce(CAST(:holders AS jsonb) -> retention, '[]'::jsonb)))
-    WHERE state = 'over' AND over_at >= :since RETURNING retention
+# --- After a restore -------------------------------------------------------------------------------------
+
+# Of what goes on, the period that runs waits until what is past is clean once more.
+_CLEAN_AGAIN = Query("""
+    UPDATE expiry SET state = 'cleaning', attempts = 0, next_try_at = :now,
+        waiting = ARRAY(SELECT jsonb_array_elements_text(
+            coalesce(CAST(:holders AS jsonb) -> retention, '[]'::jsonb))),
+        (key_ids, past_key_ids, next_clock, next_started_at) = (
+            SELECT key_ids, past_key_ids, next_clock, next_started_at WHERE state <> 'running'
+            UNION ALL SELECT past_key_ids, '{}', clock, started_at WHERE state = 'running')
+    WHERE over_at >= :since AND (state = 'over' OR state = 'running' AND past_key_ids <> '{}') OR state = 'cleaning'
+    RETURNING retention
+""")
+_GONE_SINCE = Query("""
+    SELECT store_id, subject_id, generation, retention, bucket, expires_on FROM expiry
+    WHERE state IN ('cleaning', 'over') AND destroyed_at >= :since
+""")
+_TELL_AGAIN = Query("""
+    UPDATE expiry SET told_on = NULL WHERE told_on IS NOT NULL AND state IN ('running', 'stopped')
 """)
 
 
-async def redo(work: Work, *, since: datetime) -> int:
-    """After a database was restored: rows that were cleaned since `since` are cleaned again. Their keys stay gone.
+async def clean_again(work: Work, *, since: datetime) -> int:
+    """After a participant's database was restored: rows that were cleaned since `since` are cleaned again. Their keys
+    stay gone.
 
     Returns how many buckets. What is longer ago than 30 days is not known any more; its boxes open nowhere.
     """
     async with work.database.transaction(ALL_STORES) as transaction:
         holders = await _holders(transaction)
-        rows = await _REDO.rows(transaction, now=work.clock(), since=since, holders=holders)
+        rows = await _CLEAN_AGAIN.rows(transaction, now=work.clock(), since=since, holders=holders)
     return len(rows)
+
+
+async def end_again(work: Work, *, since: datetime) -> None:
+    """After the keyring was restored: it is told every last day anew, and which buckets have ended since `since`.
+
+    Raises KeyringUnavailable.
+    """
+    async with work.database.transaction(ALL_STORES) as transaction:
+        await _TELL_AGAIN.rows(transaction)
+        gone = await _GONE_SINCE.rows(transaction, since=since)
+    await keyring_of(work.settings, work.http).destroy_expired([_expiry(row) for row in gone])
 
 
 # --- Measuring -------------------------------------------------------------------------------------------

@@ -15,3 +15,4 @@ def upgrade() -> None:
     # Of a bucket that went on after it had expired: the keys that went then.
     for name in ("left_by", "past_key_ids"):
         op.add_column("expiry", sa.Column(name, sa.ARRAY(sa.Uuid), server_default="{}", nullable=False))
+    op.create_index("ix_expiry_past", "expiry", ["over_at"], postgresql_where=sa.text("past_key_ids <> '{}'"))
