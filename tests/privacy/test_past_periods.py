@@ -47,6 +47,14 @@ async def put_back(lasting: Lasting, person: Person, box: bytes) -> None:
         session.add(WaitingLetter(kind="Letter", box=box, **values))
 
 
+async def forget(lasting: Lasting) -> None:
+    """The participant has not heard of any day that is over, and no topic keeps what was said of it."""
+    async with lasting.shop.database.session(lasting.store_id) as session:
+        await session.execute(text("DELETE FROM expired_bucket"))
+    async with lasting.platform.database.session(lasting.store_id) as session:
+        await session.execute(text("DELETE FROM outbox"))
+
+
 async def letters(lasting: Lasting) -> set[bytes]:
     async with lasting.shop.database.session(lasting.store_id) as session:
         return set((await session.scalars(select(WaitingLetter.box))).all())
@@ -67,16 +75,14 @@ async def test_what_was_before_a_period_that_runs_is_cleaned_again_and_what_came
     ends_on = row.expires_on
     # The participant's database is from before the day.
     await put_back(lasting, person, before)
-    async with lasting.shop.database.session(lasting.store_id) as session:
-        await session.execute(text("DELETE FROM expired_bucket"))
+    await forget(lasting)
     await restored(lasting, "test-shop")
     assert await letters(lasting) == {since}
     row = await lasting.row(person)
     assert row is not None and (row.state, row.expires_on) == ("running", ends_on)
     # It may be restored once more; and the day of what came since comes all the same.
     await put_back(lasting, person, before)
-    async with lasting.shop.database.session(lasting.store_id) as session:
-        await session.execute(text("DELETE FROM expired_bucket"))
+    await forget(lasting)
     await restored(lasting, "test-shop")
     assert await letters(lasting) == {since}
     lasting.later(days=367)
