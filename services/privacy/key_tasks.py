@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
@@ -68,10 +68,15 @@ async def ask_keyring(work: Work) -> int:
     return len(rows) // _AT_ONCE
 
 
-async def ask_again(work: Work, row: Row) -> None:
-    """Do once more what a restored keyring has forgotten. What was destroyed of a part goes by its own step."""
+async def ask_again(work: Work, row: Row, *, done_by: datetime) -> None:
+    """Do once more what a restored keyring has forgotten, and had done by then. What was destroyed of a part goes by
+    its own step; what was sealed after a restriction is not on hold.
+    """
     verb, part = Verb(row.verb), is_part(row)
-    await _ASKED[verb, part](work, [row])
+    if verb is Verb.RESTRICT:
+        await _keyring(work).restrict(_lives([row]), made_before=done_by)
+    else:
+        await _ASKED[verb, part](work, [row])
     if part and verb is Verb.ERASE:
         await _let_go(work, [row])
 

@@ -166,7 +166,8 @@ _DUE = """
                     AND (before.store_id, before.subject_id) = (asked.store_id, asked.subject_id)
                     AND (earlier.answered_at, earlier.request_id) < (due.answered_at, due.request_id))
         ORDER BY due.answered_at LIMIT :limit FOR UPDATE OF due SKIP LOCKED)
-    RETURNING request.*, redo.verb, redo.round AS asked_round, redo.attempts AS attempt, redo.participant
+    RETURNING request.*, redo.verb, redo.round AS asked_round, redo.attempts AS attempt, redo.participant,
+        redo.answered_at
 """
 _DUE_TEXT, _DUE_QUERY = text(_DUE), Query(_DUE)
 _PAUSES = {"first": FIRST_PAUSE.total_seconds(), "longest": LONGEST_PAUSE.total_seconds()}
@@ -189,7 +190,7 @@ async def _redo_at_keyring(work: Work) -> None:
         due = await _DUE_QUERY.rows(transaction, keyring=True, limit=_AT_ONCE, **_PAUSES)
     by_store: dict[UUID, list[Any]] = defaultdict(list)
     for row in due:
-        await key_tasks.ask_again(work, row)
+        await key_tasks.ask_again(work, row, done_by=row.answered_at + MARGIN)
         by_store[row.store_id].append(row)
     for store_id, rows in by_store.items():
         async with work.database.session(store_id) as session:

@@ -213,6 +213,29 @@ async def test_a_restored_keyring_gets_its_part_done_again(
     assert await undone(platform) == 0
 
 
+async def test_what_was_ordered_while_a_restriction_was_in_force_is_not_on_hold_when_it_is_done_again(
+    platform: Platform, keyring: RunningKeyring
+) -> None:
+    person = await platform.person()
+    order, since = str(uuid4()), str(uuid4())
+    await mint(keyring, "orders", person.store_id, person.subject_id, Retention.ORDER, order)
+    request_id = await complete(platform, person, "restriction", Verb.RESTRICT)
+    # It was an hour ago, and then the keyring was restored from before it.
+    async with keyring.database.platform_session() as session:
+        backup = "UPDATE data_key SET state = 'active', created_at = now() - interval '2 hours' WHERE subject_id = :id"
+        await session.execute(text(backup), {"id": person.subject_id})
+    async with platform.database.session(platform.store_id) as session:
+        done = "UPDATE task SET answered_at = now() - interval '1 hour' WHERE request_id = :id AND verb = 'restrict'"
+        await session.execute(text(done), {"id": request_id})
+    await mint(keyring, "orders", person.store_id, person.subject_id, Retention.ORDER, since)
+    await restore(platform, datetime.now(UTC) - timedelta(hours=2), KEYRING)
+    await redoing.redo(platform.work)
+    [keys] = await keyring.client("privacy").status([(person.store_id, person.subject_id)])
+    held = {one.bucket: one.restricted for one in keys if one.retention == "order"}
+    assert (held[order], held[since]) == (True, False)
+    assert await undone(platform) == 0
+
+
 async def test_a_restored_privacy_service_erases_again_whom_the_keyring_knows_to_be_erased(
     platform: Platform, keyring: RunningKeyring
 ) -> None:

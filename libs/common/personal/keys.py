@@ -316,9 +316,11 @@ class KeyringClient:
             erased += [_erased(item) for item in answer["items"]]
         return erased
 
-    async def restrict(self, lives: Sequence[Life]) -> list[int]:
-        """Put people's data on hold; how many keys of each are. For the privacy service."""
-        return await self._change("keys/restrict", lives)
+    async def restrict(self, lives: Sequence[Life], *, made_before: datetime | None = None) -> list[int]:
+        """Put people's data on hold, or what was sealed under keys from before a moment; how many keys of each are. For
+        the privacy service.
+        """
+        return await self._change("keys/restrict", lives, made_before=made_before)
 
     async def lift(self, lives: Sequence[Life]) -> list[int]:
         """End restrictions; how many keys of each open again. For the privacy service."""
@@ -376,11 +378,11 @@ class KeyringClient:
         return expired
 
     async def _change(
-        self, path: str, items: Sequence[Life] | Sequence[Objection] | Sequence[Expiry]
+        self, path: str, items: Sequence[Life] | Sequence[Objection] | Sequence[Expiry], **more: Any
     ) -> list[int]:
         keys: list[int] = []
         for some in _batches(items):
-            answer = await self._call(path, {"items": some})
+            answer = await self._call(path, {"items": some, **more})
             keys += [item["keys"] for item in answer["items"]]
         return keys
 

@@ -26,6 +26,7 @@ from services.privacy.keyring.schemas import (
     OpenedKey,
     OpeningAsked,
     Restoration,
+    RestrictionsAsked,
     Retired,
     RetiredKeysAsked,
     RetirementsAsked,
@@ -160,11 +161,11 @@ async def destroy(request: Request, caller: CallingService, asked: ErasuresAsked
 
 
 @router.post("/keys/restrict")
-async def restrict(request: Request, caller: CallingService, asked: LivesAsked) -> Answer[Changed]:
+async def restrict(request: Request, caller: CallingService, asked: RestrictionsAsked) -> Answer[Changed]:
     """Open the keys of these people for storage, rights and legal claims only; what is sealed next has new keys."""
     check_govern(_grant(request, caller))
     async with request.app.state.database.transaction(ALL_STORES) as transaction:
-        items = await restricting.restrict(transaction, lives=asked.items)
+        items = await restricting.restrict(transaction, lives=asked.items, made_before=asked.made_before)
     return Answer(items=items)
 
 

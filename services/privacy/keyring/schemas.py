@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Annotated, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from libs.common.personal.blind_indexes import LARGEST_EPOCH
 from libs.common.personal.vocabulary import Purpose, Retention
@@ -210,6 +210,13 @@ class LivesAsked(_Asked):
     """Generations whose keys are to be restricted, or released."""
 
     items: Batch[LifeAsked]
+
+
+class RestrictionsAsked(LivesAsked):
+    """Generations whose keys are to be restricted."""
+
+    made_before: AwareDatetime | None = None
+    """Of a restriction that is repeated: keys that were made later are of what came while it was in force."""
 
 
 class ObjectionAsked(LifeAsked):

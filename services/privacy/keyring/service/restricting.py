@@ -1,6 +1,7 @@
 """Putting people's data on hold, and closing it to a purpose."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from libs.common.db import Query, Transaction
 from services.privacy.keyring.domain import NEVER_RESTRICTED
@@ -13,6 +14,7 @@ _SET_STATE = Query("""
         AS asked (store_id, subject_id, generation)
     WHERE (key.store_id, key.subject_id, key.generation) = (asked.store_id, asked.subject_id, asked.generation)
         AND NOT key.retention = ANY(CAST(:never AS text[])) AND key.state <> :state
+        AND (key.created_at < CAST(:made_before AS timestamptz)) IS NOT FALSE
 """)
 _COUNT_KEYS = Query("""
     SELECT asked.position, count(key_id) AS keys
@@ -25,9 +27,13 @@ _COUNT_KEYS = Query("""
 """)
 
 
-async def restrict(transaction: Transaction, *, lives: Sequence[LifeAsked]) -> list[Changed]:
-    """Put what there is of these people on hold; a key that is minted from now on is another one."""
-    return await _set_state(transaction, lives, "restricted")
+async def restrict(
+    transaction: Transaction, *, lives: Sequence[LifeAsked], made_before: datetime | None = None
+) -> list[Changed]:
+    """Put what there is of these people on hold; a key that is minted from now on is another one. Of a repetition:
+    what there was then.
+    """
+    return await _set_state(transaction, lives, "restricted", made_before)
 
 
 async def lift(transaction: Transaction, *, lives: Sequence[LifeAsked]) -> list[Changed]:
@@ -35,10 +41,12 @@ async def lift(transaction: Transaction, *, lives: Sequence[LifeAsked]) -> list[
     return await _set_state(transaction, lives, "active")
 
 
-async def _set_state(transaction: Transaction, lives: Sequence[LifeAsked], state: str) -> list[Changed]:
+async def _set_state(
+    transaction: Transaction, lives: Sequence[LifeAsked], state: str, made_before: datetime | None = None
+) -> list[Changed]:
     values = {**generation_columns(lives), "never": list(NEVER_RESTRICTED), "state": state}
     await LOCK.rows(transaction, **values)
-    await _SET_STATE.rows(transaction, **values)
+    await _SET_STATE.rows(transaction, **values, made_before=made_before)
     return await _counted(transaction, lives, [state])
 
 
