@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.ending import Endings
 from libs.common.events import Received
-from libs.common.events.privacy import StoreErased, StoreKeysDestroyed
+from libs.common.events.privacy import ClosingRemembered, StoreErased, StoreKeysDestroyed
 from libs.common.inbox import Handlers
 from libs.common.mail import SENDING
 from libs.common.personal.participant import Participant
@@ -19,6 +19,7 @@ from services.identity.keys import forget_retired
 from services.identity.models import Base
 from services.identity.parts import now
 from services.identity.personal import CLOCKS, HERE, HOLDINGS, KEPT
+from services.identity.service import remembering
 from services.identity.settings import Settings
 
 PARTICIPANT = Participant(
@@ -56,6 +57,7 @@ async def on_store_keys_destroyed(session: AsyncSession, event: Received[StoreKe
 
 HANDLERS: Handlers = {
     StoreErased: endings.on_store_erased,
+    ClosingRemembered: remembering.on_closing_remembered,
     **PARTICIPANT.handlers,
     **ENDINGS.handlers,
     StoreKeysDestroyed: on_store_keys_destroyed,

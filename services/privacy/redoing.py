@@ -24,7 +24,7 @@ from libs.common.outbox import publish_all
 from libs.common.personal import restrictions
 from libs.common.personal.keys import Fate
 from libs.common.worker import Work
-from services.privacy import key_tasks, store_endings
+from services.privacy import closings, key_tasks, store_endings
 from services.privacy.domain.decisions import Decision
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, TERMINAL, State
@@ -140,6 +140,8 @@ async def compare(work: Work) -> int:
             await expiring.end_again(work, since=since)
         else:
             await expiring.clean_again(work, since=since)
+        if one.participant == "identity":
+            await closings.remember(work)
         if one.participant == SOURCE:
             await _learn(work)
         else:

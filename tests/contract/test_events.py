@@ -45,6 +45,7 @@ from libs.common.events.orders import (
 from libs.common.events.privacy import (
     ClockStarted,
     ClockStopped,
+    ClosingRemembered,
     DatabaseRestored,
     ExportChunk,
     ExportedRecords,
@@ -190,6 +191,9 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
     KeysChanged: lambda story: KeysChanged(subject_id=story.subject_id, generation=1),
     ClockStarted: lambda story: ClockStarted(**_counted(story), started_at=_AT),
     ClockStopped: lambda story: ClockStopped(**_counted(story), stopped_at=_AT + timedelta(days=1)),
+    ClosingRemembered: lambda story: ClosingRemembered(
+        subject_id=story.subject_id, generation=1, ends_at=_AT, version=2
+    ),
     # Every service may have a letter for somebody.
     KeysExpired: lambda story: KeysExpired(
         subject_id=story.subject_id,
@@ -223,8 +227,8 @@ SAMPLES: Mapping[type[Event], Callable[[Story], Event]] = {
 }
 IN_MEMORY = frozenset({KeysDestroyed, KeysChanged})
 """What changes no row: opened keys are dropped where they are held, or asked for again."""
-UNASKED = frozenset({RowsCleaned})
-"""An answer to what nobody has asked."""
+UNASKED = frozenset({RowsCleaned, ClosingRemembered})
+"""An answer to what nobody has asked, and news of an account that is not there."""
 
 
 def heard(*, by_contract: Callable[[type[Event]], bool] = lambda _: True) -> Any:

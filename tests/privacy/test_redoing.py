@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -9,6 +10,9 @@ from sqlalchemy import text
 
 from libs.common.events.identity import StoreEnded
 from libs.common.events.privacy import (
+    ClockStarted,
+    ClockStopped,
+    ClosingRemembered,
     DatabaseRestored,
     Outcome,
     StoreCleaned,
@@ -21,7 +25,7 @@ from libs.common.personal.answers import sign
 from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.keys import Erasure, Life
 from libs.common.personal.tombstones import bury
-from libs.common.personal.vocabulary import Retention
+from libs.common.personal.vocabulary import Clock, Retention
 from services.privacy import redoing, store_endings
 from services.privacy.consumer import PARTICIPANT
 from services.privacy.domain.states import KEYRING
@@ -302,6 +306,31 @@ async def test_a_restored_privacy_service_has_on_hold_whom_the_keyring_has_and_n
     async with platform.database.session(platform.store_id) as session:
         found = await session.scalars(text("SELECT subject_id FROM restricted_subject"))
         assert found.all() == [held.subject_id]
+
+
+# --- Accounts that were closed ---------------------------------------------------------------------------
+
+
+async def test_a_restored_identity_service_is_told_who_had_closed_their_account_and_who_came_back(
+    platform: Platform,
+) -> None:
+    closed, back = await platform.person(), await platform.person()
+    ends_at = datetime(2031, 5, 1, tzinfo=UTC)
+    account: dict[str, Any] = {"retention": Retention.ACCOUNT, "clock": Clock.ACCOUNT_CLOSED, "generation": 1}
+    started = [
+        ClockStarted(subject_id=one.subject_id, started_at=ends_at, version=2, **account)
+        for one in (closed, back)
+    ]
+    stopped = ClockStopped(subject_id=back.subject_id, stopped_at=datetime.now(UTC), version=3, **account)
+    await platform.deliver(*started, stopped)
+    await restore(platform, datetime.now(UTC), "orders")
+    assert await platform.published(ClosingRemembered) == []
+    await restore(platform, datetime.now(UTC), "identity")
+    told = await platform.published(ClosingRemembered)
+    assert {one.subject_id: (one.ends_at, one.version) for one in told} == {
+        closed.subject_id: (ends_at, 2),
+        back.subject_id: (None, 3),
+    }
 
 
 # --- Stores that have ended ------------------------------------------------------------------------------

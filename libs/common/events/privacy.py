@@ -325,6 +325,17 @@ class ClockStopped(
     stopped_at: Annotated[AwareDatetime, Field(strict=True)]
 
 
+class ClosingRemembered(
+    PersonalEvent, type="vitrine.privacy.closing-remembered.v1", topic="privacy.accounts", key="subject_id"
+):
+    """What was last heard of an account that was closed, told to an identity service that was restored. Its version is
+    the account's, as it was heard.
+    """
+
+    ends_at: Annotated[AwareDatetime, Strict()] | None
+    """Until when its owner can bring it back; None where they did."""
+
+
 class KeysExpired(Event, type="vitrine.privacy.keys-expired.v1", topic="privacy.keys", key="subject_id"):
     """The period of a bucket is over and its keys are destroyed: forget them, clean what lies under them, and answer.
 

@@ -98,19 +98,24 @@ async def _close(session: AsyncSession, account: Account, closing: Closing, lett
         raise NotFound
     if current.closed_at is not None and current.ends_at is not None:
         raise AccountIsClosed(current.ends_at)
-    if stores := await _owned_alone(session, account):
+    if stores := await owned_alone(session, account):
         raise OwnsAnOpenStore(stores=stores)
-    current.closed_at, current.ends_at = closing.closed_at, closing.ends_at
-    current.remind_at = reminder(closing.closed_at, closing.ends_at)
+    await deactivate(session, current, closing)
     current.version += 1
+    mail.post(session, letter, **person(account))
+    started = clocks.closed(current, at=closing.ends_at)
+    await publish(session, started, store_id=account.store_id, source="identity")
+
+
+async def deactivate(session: AsyncSession, account: Account, closing: Closing) -> None:
+    """Let nobody in but to bring it back. The row is locked, and its version is for the caller to raise."""
+    account.closed_at, account.ends_at = closing.closed_at, closing.ends_at
+    account.remind_at = reminder(closing.closed_at, closing.ends_at)
     await session.execute(
         update(AccountSession)
         .where(AccountSession.account_id == account.id, AccountSession.revoked_at.is_(None))
         .values(revoked_at=closing.closed_at)
     )
-    mail.post(session, letter, **person(account))
-    started = clocks.closed(current, at=closing.ends_at)
-    await publish(session, started, store_id=account.store_id, source="identity")
 
 
 _OWNED_ALONE = text("""
@@ -123,7 +128,7 @@ _OWNED_ALONE = text("""
 """)
 
 
-async def _owned_alone(session: AsyncSession, account: Account) -> list[str]:
+async def owned_alone(session: AsyncSession, account: Account) -> list[str]:
     """Open stores that would be left without an owner who can sign in."""
     await switch_store(session, ALL_STORES)
     found = (await session.scalars(_OWNED_ALONE, {"account_id": account.id})).all()
