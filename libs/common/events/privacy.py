@@ -332,7 +332,7 @@ class ClosingRemembered(
     the account's, as it was heard.
     """
 
-    ends_at: Annotated[AwareDatetime, Strict()] | None
+    ends_at: Annotated[AwareDatetime, Strict()] | None = None
     """Until when its owner can bring it back; None where they did."""
 
 
