@@ -1,4 +1,4 @@
-"""Every database comes back from before an erasure, a correction and a restriction, and nobody comes back with it."""
+"""Every database comes back from before an erasure, a correction, a restriction and a closing, and nobody with it."""
 
 import asyncio
 import shutil
@@ -59,6 +59,7 @@ class Town:
     corrected: Customer
     held: Customer
     other: Customer
+    leaving: Customer
     proof: Proof
     variant: str
     saved: str = ""
@@ -120,9 +121,10 @@ class Town:
         assert await self._name_of(self.other) == "Canary Neighbour"
 
     async def everybodys_wish_holds(self) -> None:
-        """What was corrected says what is right, and who is on hold is on hold."""
+        """What was corrected says what is right, who is on hold is on hold, and who is leaving can still come back."""
         await until(self._is_corrected, "the name to be the right one", _PATIENCE)
         await until(self._is_held, "the restriction to hold", _PATIENCE)
+        await until(self._is_closed, "the account to be closed", _PATIENCE)
 
     async def _nothing_remains(self) -> bool | None:
         return not await self._remains() or None
@@ -161,6 +163,11 @@ class Town:
         ]
         seen = await self.shop.order(self.held.order, await self.owner_headers())
         return (seen["on_hold"] and seen["contact"] is None and set(everywhere) == {1}) or None
+
+    async def _is_closed(self) -> bool | None:
+        """In its grace: a sign-in would bring it back, so nobody tries."""
+        closed = "SELECT count(*) FROM account WHERE subject_id = $1 AND ends_at > now() AND ended_at IS NULL"
+        return await self.databases.value("identity", closed, self.leaving.life.subject_id) == 1 or None
 
     async def owner_headers(self) -> dict[str, str]:
         """Of the store's owner."""
@@ -209,7 +216,7 @@ async def _founded(platform: Platform, shop: Shop, places: Places) -> Town:
         await shop.order_settles(order, "awaiting_payment")
         return Customer(account, order)
 
-    names = ("Canary Forgotten", _WRONG, "Canary Held", "Canary Neighbour")
+    names = ("Canary Forgotten", _WRONG, "Canary Held", "Canary Neighbour", "Canary Leaving")
     people = await asyncio.gather(*(customer(name) for name in names))
     erased, *_ = people
     proof = await Proof.begin(platform, store_id=owner.store_id, access_token=erased.account.access_token)
@@ -246,6 +253,17 @@ async def _use_rights(town: Town) -> None:
         ask(town.corrected.account, "rectification", corrections=[correction]),
         ask(town.held.account, "restriction"),
     )
+    leaving = town.leaving.account
+    closing = f"/identity/v1/stores/{town.store_id}/me/closing"
+    await town.shop.call("POST", closing, json={"password": PASSWORD}, headers=leaving.headers)
+    await until(lambda: _is_heard_of(town), "the closing to be heard of", _PATIENCE)
+
+
+async def _is_heard_of(town: Town) -> bool | None:
+    running = (
+        "SELECT count(*) FROM expiry WHERE subject_id = $1 AND clock = 'account-closed' AND state = 'running'"
+    )
+    return await town.databases.value("privacy", running, town.leaving.life.subject_id) == 1 or None
 
 
 async def test_whatever_is_restored_nobody_comes_back_and_every_wish_holds(town: Town) -> None:
