@@ -122,7 +122,7 @@ async def measure_expiry(platform: Platform, seller: Shop, owner: Account, order
         variants += [one["id"] for one in product["variants"] if one["available"] > 10]
     crowd = Crowd(platform.environment, UUID(owner.store_id), UUID(listed["items"][0]["id"]))
     print(f"  filling the store with {orders:,} orders …", flush=True)
-    await crowd.grow_to(orders // ORDERS_EACH)
+    await crowd.grow_to(orders // ORDERS_EACH, services=["orders"])
     return await expiry.figures(platform.url, platform.environment, UUID(owner.store_id), variants)
 
 

@@ -27,6 +27,7 @@ from services.orders.domain import State
 from services.orders.models import Order, OrderLine
 
 ORDERS_EACH = 2
+SERVICES = ("orders", "identity", "billing")
 _BATCH = 500
 _AT_ONCE = 3
 _ADDRESS = Address(line1="1 rue de la Mesure", postcode="75001", city="Paris", country="FR")
@@ -49,10 +50,10 @@ class Crowd:
         self._variant_id = variant_id
         self.people: list[Person] = []
 
-    async def grow_to(self, number: int) -> None:
-        """Add people until there are so many."""
+    async def grow_to(self, number: int, *, services: Sequence[str] = SERVICES) -> None:
+        """Add people until there are so many, with what these services have of them."""
         async with httpx.AsyncClient(timeout=60) as http:
-            tools = {name: self._tools(name, http) for name in ("identity", "orders", "billing")}
+            tools = {name: self._tools(name, http) for name in services}
             starts = range(len(self.people), number, _BATCH)
             gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -76,18 +77,49 @@ class Crowd:
         return Vault(keyring), Database(self._environment[f"{prefix}_DATABASE_URL"], pool_size=_AT_ONCE)
 
     async def _add(self, tools: Mapping[str, tuple[Vault, Database]], numbers: range) -> list[Person]:
-        vault = tools["identity"][0]
+        vault, _ = tools["orders"]
         emails = [f"person-{number}@vitrine.example" for number in numbers]
         people = [Person(await vault.subject_id(self._store_id, email), email) for email in emails]
-        await self._accounts(*tools["identity"], people)
         orders = [
             (person, uuid4(), f"{numbers[0]}-{index}-{n}")
             for index, person in enumerate(people)
             for n in range(ORDERS_EACH)
         ]
         await self._orders(*tools["orders"], orders)
-        await self._invoices(*tools["billing"], orders, numbers[0] * ORDERS_EACH)
+        if "identity" in tools:
+            await self._accounts(*tools["identity"], people)
+        if "billing" in tools:
+            await self._invoices(*tools["billing"], orders, numbers[0] * ORDERS_EACH)
         return people
+
+    async def _orders(
+        self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]]
+    ) -> None:
+        people = [person for person, _, _ in orders]
+        buckets = [str(order_id) for _, order_id, _ in orders]
+        contacts = {person.subject_id: _contact(person) for person in people}
+        boxes = await self._sealed(
+            vault, people, [contacts[person.subject_id] for person in people], *buckets
+        )
+        rows = [
+            {
+                "store_id": self._store_id, "id": order_id, "number": number, "subject_id": person.subject_id,
+                "generation": box.generation, "contact": box.box,
+                "email_index": await vault.blind_index(self._store_id, "email", person.email),
+                "view_secret_hash": order_id.bytes * 2, "state": State.FULFILLED, "total_amount": 1200,
+                "currency": "EUR", "payment_method": "bank_transfer", "paid_at": _now(), "fulfilled_at": _now(),
+            }
+            for (person, order_id, number), box in zip(orders, boxes, strict=True)
+        ]  # fmt: skip
+        lines = [
+            {
+                "store_id": self._store_id, "order_id": order_id, "variant_id": self._variant_id, "position": position,
+                "sku": f"SKU-{position}", "title": "Something", "quantity": 1, "unit_price": 600,
+            }
+            for _, order_id, _ in orders
+            for position in range(2)
+        ]  # fmt: skip
+        await self._insert(database, (Order, rows), (OrderLine, lines))
 
     async def _accounts(self, vault: Vault, database: Database, people: Sequence[Person]) -> None:
         profiles = await self._sealed(
@@ -103,32 +135,6 @@ class Crowd:
             for person, profile, credential in zip(people, profiles, credentials, strict=True)
         ]  # fmt: skip
         await self._insert(database, (Account, rows))
-
-    async def _orders(
-        self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]]
-    ) -> None:
-        people = [person for person, _, _ in orders]
-        buckets = [str(order_id) for _, order_id, _ in orders]
-        contacts = await self._sealed(vault, people, [_contact(person) for person in people], *buckets)
-        rows = [
-            {
-                "store_id": self._store_id, "id": order_id, "number": number, "subject_id": person.subject_id,
-                "generation": contact.generation, "contact": contact.box,
-                "email_index": await vault.blind_index(self._store_id, "email", person.email),
-                "view_secret_hash": order_id.bytes * 2, "state": State.FULFILLED, "total_amount": 1200,
-                "currency": "EUR", "payment_method": "bank_transfer", "paid_at": _now(), "fulfilled_at": _now(),
-            }
-            for (person, order_id, number), contact in zip(orders, contacts, strict=True)
-        ]  # fmt: skip
-        lines = [
-            {
-                "store_id": self._store_id, "order_id": order_id, "variant_id": self._variant_id, "position": position,
-                "sku": f"SKU-{position}", "title": "Something", "quantity": 1, "unit_price": 600,
-            }
-            for _, order_id, _ in orders
-            for position in range(2)
-        ]  # fmt: skip
-        await self._insert(database, (Order, rows), (OrderLine, lines))
 
     async def _invoices(
         self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]], first: int
@@ -172,7 +178,7 @@ class Crowd:
     async def _insert(self, database: Database, *tables: tuple[Any, list[dict[str, Any]]]) -> None:
         async with database.session(self._store_id) as session:
             for table, rows in tables:
-                await session.execute(insert(table), rows)
+                await session.execute(insert(table.__table__), rows)
 
 
 def _contact(person: Person) -> OrderContact:

@@ -46,7 +46,8 @@ SEALED_WITHIN = timedelta(minutes=5)
 """After the last day: whoever had the key in memory has sealed with it, and what that started has been heard."""
 _LEASE = timedelta(seconds=60)
 _POSTPONED = timedelta(minutes=10)
-_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=10)
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=10)
+"""Whoever is busy with a hundred thousand rows is not asked for the same ones meanwhile: each answer is signed anew."""
 _EVEN_ON_HOLD = [Retention.EXPORT.value, Retention.REQUEST.value, Retention.VERIFICATION.value]
 """What serves the rights of somebody whose data is restricted goes on its day all the same."""
 
@@ -257,7 +258,7 @@ _UNHEARD = Query(f"""
 
 
 async def remind(work: Work) -> int:
-    """Tell those who have not answered once more, with pauses that double from five seconds to ten minutes."""
+    """Tell those who have not answered once more, with pauses that double from half a minute to ten minutes."""
     pauses = {"first": _FIRST_PAUSE.total_seconds(), "longest": _LONGEST_PAUSE.total_seconds()}
     async with work.database.platform_session() as session:
         rows = await _UNHEARD.rows(session, now=work.clock(), limit=AT_ONCE, **pauses)
