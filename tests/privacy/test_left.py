@@ -6,15 +6,20 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select, text
 
 from libs.common.personal.vocabulary import Clock
+from libs.common.worker import Work
+from services.privacy import key_tasks
 from services.privacy.models import Expiry, PersonSubject
 from tests.common.personal.shop import Invoice, Purchase
 from tests.privacy.conftest import Person
 from tests.privacy.evidence import fetched, issue
 from tests.privacy.lasting import Lasting, lasting
+from tests.privacy.test_certificates import keys_of
 from tests.privacy.test_holds import held, lift
+from vitrine.certificate import check
 
 __all__ = ["lasting"]
 BEFORE_ITS_END = datetime(2036, 6, 1, 9, tzinfo=UTC)
@@ -119,3 +124,28 @@ async def test_what_a_hold_kept_under_each_address_completes_it_when_the_last_is
     async with lasting.platform.database.session(lasting.store_id) as session:
         states = await session.scalars(select(Expiry.state).where(Expiry.retention == "order"))
         assert set(states.all()) == {"over"}
+
+
+async def test_what_a_hold_kept_and_ended_before_everybody_was_done_is_in_the_first_certificate(
+    lasting: Lasting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = await lasting.person()
+    await lasting.purchase(person)
+    hold_id = await held(lasting, person)
+    ask_keyring = key_tasks.ask_keyring
+    asked: list[None] = []
+
+    async def and_the_hold_ends(work: Work) -> int:
+        number = await ask_keyring(work)
+        if not asked:
+            asked.append(None)
+            lasting.later(days=1)
+            await lift(lasting, hold_id)
+            await lasting.settle()
+        return number
+
+    monkeypatch.setattr(key_tasks, "ask_keyring", and_the_hold_ends)
+    request_id = UUID((await lasting.erase(person))["id"])
+    said = await certificate(lasting, request_id)
+    assert said["number"] == 1 and ended(said, "order") == {"2027-03-10"}
+    check(await fetched(lasting.platform, request_id), keys_of(lasting.platform))

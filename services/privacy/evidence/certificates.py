@@ -179,7 +179,7 @@ _RETAINED = """EXISTS (
 _OF_SUBJECT = f"""
     SELECT id FROM request
     WHERE store_id = $1 AND (subject_id = $4 AND generation >= $5 OR id = ANY($6::uuid[]))
-        AND claim = 'erasure' AND state = 'completed' AND {_RETAINED}
+        AND claim = 'erasure' AND state IN ('running', 'checking', 'completed') AND {_RETAINED}
     ORDER BY id FOR UPDATE
 """  # noqa: S608 - a constant of this module
 _OF_SEVERAL = f"""
@@ -199,7 +199,8 @@ _OVER = """
 """
 _DUE_AGAIN = """
     INSERT INTO certificate_due AS due (request_id, store_id, due_at)
-    SELECT id, $1, now() + make_interval(secs => $3) FROM unnest($2::uuid[]) AS id
+    SELECT id, $1, now() + make_interval(secs => $3) FROM request
+    WHERE id = ANY($2::uuid[]) AND state = 'completed'
     ON CONFLICT (request_id) DO UPDATE SET due_at = greatest(due.due_at, excluded.due_at)
 """
 
@@ -216,7 +217,8 @@ async def kept_has_ended(
     on: date,
 ) -> None:
     """What the law, or a legal hold, kept of an erased person is gone since the day `on`: each erasure that had left
-    it, and has nothing left of it, gets a certificate that completes its first. To say it again changes nothing.
+    it, and has nothing left of it, gets a certificate that completes its first; the first of one that has not ended yet
+    says so itself. To say it again changes nothing.
     """
     found = await fetch(
         session, _OF_SUBJECT, store_id, retention, bucket, subject_id, generation, list(left_by)

@@ -308,7 +308,7 @@ _FINISH = Query(f"""
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, version,
         left_by, left_by <> '{{}}' OR EXISTS (
-            SELECT FROM request WHERE claim = 'erasure' AND state = 'completed'
+            SELECT FROM request WHERE claim = 'erasure' AND state IN ('running', 'checking', 'completed')
                 AND (request.store_id, request.subject_id) = (expiry.store_id, expiry.subject_id)) AS erased
 """)  # noqa: S608 - constants of this module
 
