@@ -135,6 +135,8 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("POST", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/notes"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/explanation"): OFFICERS | CUSTOMER,
+    ("GET", "/privacy/v1/stores/{store_id}/waiting-requests"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/waiting"): OFFICERS,
     ("POST", "/privacy/v1/stores/{store_id}/merges"): OFFICERS,
     ("POST", "/privacy/v1/stores/{store_id}/separations"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/settings"): OFFICERS,
@@ -173,6 +175,8 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/certificate.pdf"): OFFICERS | CUSTOMER,
     # Of the platform's own store.
     ("GET", "/privacy/v1/escalations"): OFFICERS,
+    ("GET", "/privacy/v1/operations/requests"): OFFICERS,
+    ("GET", "/privacy/v1/operations/requests/{request_id}"): OFFICERS,
     ("GET", "/privacy/v1/store-endings"): OFFICERS,
     # These two are for merchants, who are customers of the platform's own store.
     ("POST", "/identity/v1/stores"): CUSTOMER,
@@ -197,6 +201,8 @@ OF_THE_PLATFORM = frozenset(
         ("POST", "/identity/v1/stores"),
         ("GET", "/identity/v1/stores"),
         ("GET", "/privacy/v1/escalations"),
+        ("GET", "/privacy/v1/operations/requests"),
+        ("GET", "/privacy/v1/operations/requests/{request_id}"),
         ("GET", "/privacy/v1/store-endings"),
         ("POST", "/privacy/v1/participants/{name}/departure"),
         ("GET", "/privacy/v1/participants/{name}/departure"),

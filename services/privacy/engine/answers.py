@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events.privacy import Verb
-from libs.common.telemetry import continuing
+from libs.common.telemetry import continuing, meter
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import KEYRING, TERMINAL, State, TaskState, after
 from services.privacy.engine import decisions
@@ -38,6 +38,7 @@ from services.privacy.engine.tasks import (
     Taken,
     is_led,
     is_part,
+    measured_as,
     traces_of,
     verb_of,
     verbs_of,
@@ -58,12 +59,13 @@ _ANSWERED = text(f"""
             AS given (request_id, participant, verb, state, answer, noted)
         WHERE task.request_id = given.request_id AND task.participant = given.participant AND task.verb = given.verb
             AND task.{IS_UNANSWERED} AND {IS_ASKED} AND task.store_id = :store_id
-        RETURNING task.request_id, task.store_id, task.participant, task.verb, given.noted
+        RETURNING task.request_id, task.store_id, task.participant, task.verb, task.state, given.noted,
+            extract(epoch FROM now() - task.asked_at)::float8 AS waited
     ), evidence AS (
         INSERT INTO evidence_pending (store_id, request_id, kind, facts)
         SELECT store_id, request_id, 'answered', CAST(noted AS jsonb) FROM answered
     )
-    SELECT request_id, participant, verb FROM answered
+    SELECT request_id, participant, verb, state, waited FROM answered
 """)  # noqa: S608 - a constant of this package
 # A preview that found obligations, or values that no model takes, or that nobody made, is for somebody to look at.
 _PARTS = text(f"""
@@ -193,7 +195,7 @@ async def _take(session: AsyncSession, store_id: UUID, answers: Sequence[Answer]
     """Those that were waited for, of the others nothing is kept."""
     if not answers:
         return []
-    rows = await session.execute(
+    found = await session.execute(
         _ANSWERED,
         {
             "store_id": store_id,
@@ -206,7 +208,27 @@ async def _take(session: AsyncSession, store_id: UUID, answers: Sequence[Answer]
             **PAUSES,
         },
     )
+    rows = found.all()
+    _measure(rows)
     return [(row.request_id, row.participant, Verb(row.verb)) for row in rows]
+
+
+_latency = meter.create_histogram(
+    "privacy.participant.latency",
+    unit="s",
+    description="From the issue of a task to the answer that ended it.",
+    explicit_bucket_boundaries_advisory=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+)
+_failed = meter.create_counter("privacy.answers.failed", description="Answers that a participant failed.")
+
+
+def _measure(rows: Sequence[Row[Any]]) -> None:
+    for row in rows:
+        labels = {"participant": measured_as(row.participant), "verb": row.verb}
+        if row.state == TaskState.FAILED:
+            _failed.add(1, labels)
+        elif row.waited is not None:
+            _latency.record(max(0, row.waited), labels)
 
 
 async def _move_on(

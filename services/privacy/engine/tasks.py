@@ -161,3 +161,11 @@ def _subjects_of(request: Any) -> list[UUID]:
 def traces_of(requests: Iterable[Row[Any]]) -> dict[str, str | None]:
     """The trace that each request was opened in, by what events about it are ordered by."""
     return {str(id_): one.traceparent for one in requests for id_ in (one.id, *_subjects_of(one))}
+
+
+_OF_A_STORE = "recipient"
+
+
+def measured_as(participant: str) -> str:
+    """What measurements call a participant: to whom stores gave data are one, or there would be no end of names."""
+    return _OF_A_STORE if participant.startswith(f"{_OF_A_STORE}-") else participant

@@ -1,0 +1,109 @@
+"""Whom an open request waits for, and what would end that."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from services.privacy.domain.states import KEYRING, OVER, TERMINAL, UNDECIDED, State, TaskState
+
+
+class For(StrEnum):
+    """Whom a request waits for."""
+
+    PERSON = "person"
+    """To show that it is theirs, or to answer what they were asked."""
+    DECISION = "decision"
+    """Of whoever answers for the store."""
+    PARTICIPANTS = "participants"
+    DAY = "day"
+    """Of which the person was told: a restriction is lifted no sooner."""
+    WORKER = "worker"
+    """Everybody has answered: the archive is being made, or the next step taken."""
+    NOBODY = "nobody"
+    """It is over."""
+
+
+class Waits(StrEnum):
+    """What a part that has not ended waits for."""
+
+    ANSWER = "answer"
+    """It was asked."""
+    COMPLETION = "completion"
+    """A recipient has it, and must still say that it is done."""
+    TURN = "turn"
+    """Others come first."""
+    TIME = "time"
+    """It is asked at an instant that has not come."""
+
+
+FIRST = frozenset({"prepare", "refer"})
+"""What is asked before a key of an erasure is destroyed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One participant's part of the present phase, as its row has it."""
+
+    participant: str
+    verb: str
+    state: TaskState
+    attempts: int = 0
+    tries: int = 0
+    asked_at: datetime | None = None
+    next_issue_at: datetime | None = None
+    answered_at: datetime | None = None
+    reason: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it is waited for any more."""
+        return self.state in TERMINAL
+
+
+def waits(part: Part, *, now: datetime) -> Waits:
+    """What a part that has not ended waits for."""
+    if part.state is TaskState.RECEIVED:
+        return Waits.COMPLETION
+    if part.asked_at is None:
+        return Waits.TURN
+    return Waits.TIME if part.asked_at > now else Waits.ANSWER
+
+
+def before(part: Part, parts: Iterable[Part]) -> list[Part]:
+    """Those that a part whose turn has not come waits for: the keyring for whoever is asked first, the others for the
+    keyring; of a check, the keyring for all others.
+    """
+    open_still = [one for one in parts if not one.has_ended]
+    if part.participant != KEYRING:
+        return [one for one in open_still if one.participant == KEYRING and one.verb == part.verb]
+    first = [one for one in open_still if one.verb in FIRST]
+    return first or [one for one in open_still if one.participant != KEYRING and one.verb == part.verb]
+
+
+def waits_for(
+    state: State, parts: Sequence[Part], *, is_stopped: bool, begins_at: datetime | None, now: datetime
+) -> For:
+    """Whom a request waits for. `is_stopped` says that its person was asked something and has not answered."""
+    if state in OVER:
+        return For.NOBODY
+    if is_stopped:
+        return For.PERSON
+    if any(not part.has_ended for part in parts):
+        return For.DAY if begins_at is not None and begins_at > now else For.PARTICIPANTS
+    if state is State.DECIDING:
+        return For.DECISION
+    return For.PERSON if state in UNDECIDED else For.WORKER
+
+
+_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_LONGEST_WORD = 40
+OTHER_WORDS = "in-its-own-words"
+
+
+def error_word(reason: str) -> str:
+    """Why a participant failed, as it may be shown to anybody: what is no fixed word could quote data."""
+    if not reason or (len(reason) <= _LONGEST_WORD and _WORD.fullmatch(reason)):
+        return reason
+    return OTHER_WORDS
