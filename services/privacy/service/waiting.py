@@ -87,7 +87,7 @@ async def listed(
         at = tuple_(*(literal(one) for one in position_in(cursor)))
         statement = statement.where(place < at if wanted.ended else place > at)
     rows = (await session.execute(statement)).all()
-    shown = [row.tuple() for row in rows[:limit]]
+    shown = [(request, store) for request, store in rows[:limit]]
     parts = await _parts(session, [request for request, _ in shown])
     following = cursor_at(shown[-1][0].opened_at, shown[-1][0].id) if len(rows) > limit else None
     items = [
