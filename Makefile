@@ -1,6 +1,6 @@
 # `make` alone explains every target.
 .DEFAULT_GOAL := help
-.PHONY: help run demo kafka test check taxonomy format replay backup restore rewrap rotate bench docs migrate lock clean
+.PHONY: help run demo kafka test check taxonomy format replay backup restore rewrap rotate officer bench docs migrate lock clean
 PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
 
@@ -53,6 +53,9 @@ rewrap: installed ## Wrap every key by the present master key, while keyrings ru
 
 rotate: installed ## Give stores new secrets for their blind indexes, while all runs (STORES="id id"; reads PRIVACY_…)
 	@$(PYTHON) -m services.privacy.rotate $(STORES)
+
+officer: installed ## Make an account a privacy officer of the platform (EMAIL=…; ARGS="--dismiss"; reads IDENTITY_…)
+	@$(PYTHON) -m services.identity.appoint "$(EMAIL)" $(ARGS)
 
 bench: installed-tests ## Measure, print a table and write bench/results.json
 	@$(PYTHON) -m bench $(ARGS)

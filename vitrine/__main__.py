@@ -1,4 +1,4 @@
-"""The command line: `vitrine verify`, or `python -m vitrine verify` where it is not installed."""
+"""The command line: `vitrine verify` and those of operators, or `python -m vitrine …` where it is not installed."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from joserfc.errors import JoseError
 
-from vitrine import certificate, log, pdf
+from vitrine import certificate, log, operating, pdf
 from vitrine.certificate import Altered, Checked
 from vitrine.heads import Head
 from vitrine.log import Audit
@@ -34,6 +34,10 @@ class Unreadable(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and says how it went."""
     given = _parser().parse_args(arguments)
+    return _verify(given) if given.run is _verify else operating.run(given)
+
+
+def _verify(given: argparse.Namespace) -> int:
     try:
         own, heads = _keys(given.key), given.head
         content = _read(given.file)
@@ -47,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vitrine", description="Checks what a Vitrine platform certifies.")
+    parser = argparse.ArgumentParser(
+        prog="vitrine",
+        description="Checks what a Vitrine platform certifies, and looks after its requests.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
         "verify",
@@ -56,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    verify.set_defaults(run=_verify)
     verify.add_argument("file", type=Path, help="the certificate, or the log")
     verify.add_argument(
         "--key",
@@ -74,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --log: a head, or a certificate, that somebody kept; the log must still have what it covers",
     )
+    operating.add_commands(commands)
     return parser
 
 

@@ -20,6 +20,7 @@ from tests.contract.life import Life, living
 from tests.contract.lives import Lives
 from tests.contract.otlp import Collector, collecting
 from tests.privacy.keyring.conftest import RunningKeyring, settings_of
+from tests.serving import serving
 from tests.tokens import client_of, running
 
 
@@ -51,6 +52,13 @@ async def house(platform_environment: Mapping[str, str], keyring: RunningKeyring
             client = await stack.enter_async_context(client_of(Gateway(apps, Starlette()), timeout=30))
             yield House(apps, client)
     present.cache_clear()
+
+
+@pytest.fixture(scope="session")
+async def address(house: House) -> AsyncIterator[str]:
+    """The house behind a port: what examines or operates it is a process of its own."""
+    async with serving(Gateway(house.apps, Starlette())) as address:
+        yield address
 
 
 def _app(service: str) -> Any:

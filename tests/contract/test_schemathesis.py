@@ -7,24 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
 
 from deploy.local.environment import SERVICES
-from deploy.local.gateway import Gateway
 from libs.common.auth import Role
 from tests.contract.house import Furnished, House, Person, furnish
-from tests.serving import serving
 
 CHECKS = Path(__file__).with_name("examining.py")
 _WITHIN = 300  # seconds
 _ALLOWED = ("2xx", "3xx", "400", "401", "403", "404", "409", "412", "422", "428", "429")
-
-
-@pytest.fixture(scope="session")
-async def address(house: House) -> AsyncIterator[str]:
-    """The house behind a port: what examines it is a process of its own."""
-    async with serving(Gateway(house.apps, Starlette())) as address:
-        yield address
 
 
 def _configuration(store: Furnished, service: str, merchant: Person) -> str:
