@@ -34,7 +34,7 @@ environment:
 """
 STATES = ("received", "verifying", "deciding", "running", "checking", "completed", "refused", "cancelled")
 OUTCOMES = ("done", "nothing-held", "retained")
-GROUNDS = ("done-by-hand", "holds-nothing", "retired", "kept-by-law", "unreachable")
+GROUNDS = ("done-by-hand", "holds-nothing", "destroyed", "kept-by-law", "unreachable")
 LEAVING = ("never-held", "erased")
 _DESCRIBED = argparse.RawDescriptionHelpFormatter
 
@@ -299,7 +299,7 @@ def _settle(given: Given) -> int:
         one = _explained(platform, given.id)
         body = {"outcome": given.outcome, "ground": given.ground, "reason": given.reason}
         path = f"{_part_path(one, given.participant, given.verb)}/settlement"
-        platform.call("POST", path, json=body, version=one["version"])
+        platform.call("POST", path, json=body)
         _say([f"{given.participant} ({given.verb}) is answered for; your name and reason are on record."])
     return DONE
 
@@ -310,14 +310,15 @@ def _settle(given: Given) -> int:
 def _participants(given: Given) -> int:
     with _platform(given) as platform:
         found = platform.call("GET", "/privacy/v1/participants")
-    _say([json.dumps(found)] if given.json else _telling().participants(found["items"]))
+    _say([json.dumps(found)] if given.json else _telling().participants(found))
     return DONE
 
 
 def _leave(given: Given) -> int:
     body = {"successor": given.successor} if given.successor else {"ground": given.ground}
     with _platform(given) as platform:
-        platform.call("POST", f"/privacy/v1/participants/{_quoted(given.name)}/departure", json=body)
-    took_over = f"; {given.successor} has its data" if given.successor else ""
-    _say([f"{given.name} has left: nobody waits for it any more{took_over}."])
+        path = f"/privacy/v1/participants/{_quoted(given.name)}/departure"
+        left = platform.call("POST", path, json=body)
+    took_over = f" {given.successor} has its data." if given.successor else ""
+    _say([f"{given.name} has left.{took_over} Parts of requests still to be handed over: {left['open']}."])
     return DONE

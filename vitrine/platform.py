@@ -77,12 +77,9 @@ class Platform:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
-        version: int | None = None,
     ) -> Any:
-        """The JSON of the answer; `version` is that of what the caller has seen."""
-        headers = {} if version is None else {"If-Match": f'"{version}"'}
-        if method == "POST":
-            headers["Idempotency-Key"] = str(uuid4())
+        """The JSON of the answer."""
+        headers = {"Idempotency-Key": str(uuid4())} if method == "POST" else {}
         options: dict[str, Any] = {"params": params, "json": json}
         answer = self._sent(method, path, headers=headers | self._authorization(), **options)
         if answer.status_code == HTTPStatus.UNAUTHORIZED and self._session is not None:
@@ -232,7 +229,7 @@ def _content(answer: httpx.Response) -> Any:
 _MEANT: Mapping[int, str] = {
     HTTPStatus.FORBIDDEN: "Not permitted: only an owner or a privacy officer may do this. {}",
     HTTPStatus.NOT_FOUND: "Not found, or not yours to see. {}",
-    HTTPStatus.PRECONDITION_FAILED: "It has changed since it was read: look again, and repeat. {}",
+    HTTPStatus.CONFLICT: "It is not as it was any more: look again with `requests show`. {}",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many attempts: wait some minutes. {}",
 }
 

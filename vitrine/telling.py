@@ -125,12 +125,18 @@ class Telling:
 
     # --- Participants ------------------------------------------------------------------------------------
 
-    def participants(self, rows: Sequence[Json]) -> list[str]:
-        """A line for each participant: since when it is known, and how much it has still to answer."""
+    def participants(self, known: Json) -> list[str]:
+        """A line for each participant: since when it is known, and how much it has still to answer; then who left."""
+        rows = known["items"]
         width = max((len(row["name"]) for row in rows), default=0)
-        return [
-            f"{row['name'].ljust(width)}  {self._announced(row)}; {row['waiting']} to answer" for row in rows
+        present = [
+            f"{one['name'].ljust(width)}  {self._announced(one)}; {one['waiting']} to answer" for one in rows
         ]
+        return present + [self._departed(one) for one in known.get("departed", ())]
+
+    def _departed(self, one: Json) -> str:
+        why = f"{one['successor']} has its data" if one.get("successor") else one["ground"]
+        return f"{one['name']} left {self.moment(one['departed_at'])}: {why}"
 
     def _announced(self, row: Json) -> str:
         if row["announced_at"] is None:

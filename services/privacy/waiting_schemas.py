@@ -1,7 +1,6 @@
 """What whoever runs the platform, or answers for a store, sees of requests that wait. No personal data."""
 
 from datetime import date, datetime
-from enum import StrEnum
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -9,19 +8,7 @@ from pydantic import BaseModel, Field
 from libs.common.events.privacy import Verb
 from services.privacy.domain.rights import Law, RightName
 from services.privacy.domain.states import State, TaskState
-from services.privacy.domain.waiting import For, Waits
-
-
-class EndedBy(StrEnum):
-    """What would end that a part is waited for, besides its participant's answer."""
-
-    ANSWER = "answer"
-    DRIVE = "drive"
-    """It can be asked again at once."""
-    SETTLEMENT = "settlement"
-    """Somebody can answer for it, with a reason that goes on record."""
-    DEPARTURE = "departure"
-    """Its participant can leave, when another has taken over its data."""
+from services.privacy.domain.waiting import EndedBy, For, Waits
 
 
 class WaitingSummary(BaseModel):

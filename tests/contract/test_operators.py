@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ import pytest
 from deploy.local.ports import free_port
 from libs.common.auth import PLATFORM_STORE, Role
 from services.identity.appoint import appoint
+from services.privacy.models import Participant
 from tests.contract.house import PASSWORD, Furnished, House, Person
 from tests.tokens import authorization
 from vitrine.operating import DONE, NOT_SIGNED_IN, REFUSED, UNREACHABLE, USAGE
@@ -293,6 +295,69 @@ async def test_participants_are_listed_with_what_they_have_to_answer(
     listed = await of_platform.types("participants", "list")
     assert listed.code == DONE, listed.err
     assert re.search(r"^billing +.*; \d+ to answer$", listed.out, re.MULTILINE)
+
+
+# --- Driving ---------------------------------------------------------------------------------------------
+
+
+async def parts_of(terminal: Terminal, request_id: str) -> dict[str, Any]:
+    data = (await terminal.types("requests", "show", request_id, "--json")).json
+    return {part["participant"]: part for part in data["parts"]}
+
+
+async def test_what_is_waited_for_is_asked_again_at_once(
+    of_platform: Terminal, house: House, ours: Furnished
+) -> None:
+    request_id = await opened(house, ours, "access")
+    driven = await of_platform.types("requests", "drive", request_id, "--participant", "billing")
+    assert (driven.code, driven.out) == (DONE, "billing (export) is asked again.\n"), driven.err
+    parts = await parts_of(of_platform, request_id)
+    assert parts["billing"]["next_try_at"] < parts["orders"]["next_try_at"]
+    everybody = await of_platform.types("requests", "drive", request_id)
+    assert len(everybody.out.splitlines()) == len(parts) == 5
+    nobody = await of_platform.types("requests", "drive", request_id, "--verb", "erase")
+    assert (nobody.code, nobody.out) == (REFUSED, "")
+    assert "nothing of this request can be asked again now" in nobody.err
+
+
+async def test_a_participant_is_answered_for_by_the_platform_and_by_no_store(
+    of_platform: Terminal, of_store: Terminal, house: House, ours: Furnished
+) -> None:
+    request_id = await opened(house, ours, "access")
+    words = ("requests", "settle", request_id, "--participant", "billing", "--verb", "export", "--outcome")
+    reason = ("--ground", "destroyed", "--reason", "Its database was lost; see incident 7.")
+    refused = await of_store.types(*words, "done", *reason)
+    assert (refused.code, refused.out) == (REFUSED, "")
+    assert "billing" in await parts_of(of_platform, request_id)
+    not_fitting = await of_platform.types(*words, "retained", *reason)
+    assert not_fitting.code == REFUSED
+    settled = await of_platform.types(*words, "done", *reason)
+    assert settled.code == DONE, settled.err
+    assert settled.out == "billing (export) is answered for; your name and reason are on record.\n"
+    assert "billing" not in await parts_of(of_platform, request_id)
+    again = await of_platform.types(*words, "done", *reason)
+    assert again.code == REFUSED
+    assert "It is not as it was any more" in again.err
+
+
+async def test_a_participant_leaves_by_a_command_that_says_who_has_its_data(
+    of_platform: Terminal, of_store: Terminal, house: House
+) -> None:
+    name = f"sixth-{uuid4().hex[:8]}"
+    async with house.database("privacy").platform_session() as session:
+        session.add(Participant(name=name, public_key={}, data_map=[], announced_at=datetime.now(UTC)))
+    for words in (
+        (name, "--successor", "nobody-here"),
+        ("billing", "--ground", "erased"),
+        ("x", "--ground", "erased"),
+    ):
+        refused = await of_platform.types("participants", "leave", *words)
+        assert (refused.code, refused.out) == (REFUSED, ""), words
+    assert (await of_store.types("participants", "leave", name, "--ground", "erased")).code == REFUSED
+    left = await of_platform.types("participants", "leave", name, "--ground", "never-held")
+    assert left.out == f"{name} has left. Parts of requests still to be handed over: 0.\n", left.err
+    listed = await of_platform.types("participants", "list")
+    assert re.search(rf"^{name} left \d\d:\d\d: never-held$", listed.out, re.MULTILINE)
 
 
 # --- What goes wrong -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from libs.common.auth import Role
-from libs.common.events.privacy import Outcome, Verb
+from libs.common.events.privacy import Outcome, ParticipantAnnounced, Verb
 from services.privacy import duties
 from tests.common.personal.shop import SHOP
 from tests.privacy.conftest import Platform
@@ -109,6 +109,29 @@ async def test_of_an_erasure_the_keyring_comes_first_and_the_others_say_so(platf
     found = await explained(platform, request_id)
     assert found["participants"] == ["privacy", SHOP]
     assert part(found, SHOP)["waits"] == "answer"
+
+
+async def test_who_is_no_service_of_the_platform_can_be_answered_for_and_leave(platform: Platform) -> None:
+    name = f"sixth-{uuid4().hex[:8]}"
+    key = platform.shop_key.as_dict(private=False)
+    await platform.deliver(ParticipantAnnounced(participant=name, public_key=key, data_map=[]))
+    try:
+        request_id = await platform.opened(await platform.person(), "erasure")
+        assert part(await explained(platform, request_id), name)["ended_by"] == ["answer", "departure"]
+        assert part(await explained(platform, request_id), "keyring")["ended_by"] == ["answer", "drive"]
+        await platform.ask_keyring()
+        ways = ["answer", "drive", "settlement", "departure"]
+        assert part(await explained(platform, request_id), name)["ended_by"] == ways
+        path = f"{platform.path}/requests/{request_id}/waiting"
+        own = (await platform.client.get(path, headers=platform.officer())).json()
+        assert part(own, name)["ended_by"] == ["answer", "drive", "settlement"]
+    finally:
+        left = await platform.client.post(
+            f"/privacy/v1/participants/{name}/departure",
+            json={"ground": "never-held"},
+            headers=platform.of_platform(),
+        )
+    assert left.status_code == 202, left.text
 
 
 async def test_every_issue_is_another_try(platform: Platform) -> None:
@@ -243,11 +266,17 @@ async def test_a_stores_officers_see_their_own_and_no_others(platform: Platform)
             assert (await platform.client.get(path, headers=platform.officer(role=role))).status_code == 403
         elsewhere = platform.officer(store=str(uuid4()))
         assert (await platform.client.get(path, headers=elsewhere)).status_code == 404
-        # The platform has a list of its own, and one of a store only when it answers for it.
-        assert (await platform.client.get(path, headers=platform.of_platform())).status_code == 404
+    # The platform has a list of its own.
+    assert (await platform.client.get(several, headers=platform.of_platform())).status_code == 404
     with platform.at(datetime.now(UTC)):
         found = await platform.client.get(one, headers=platform.officer())
-        assert found.json() == await explained(platform, request_id)
+        seen = await platform.client.get(one, headers=platform.of_platform())
+        assert seen.json() == await explained(platform, request_id)
+    # The platform's own services answer to the platform alone.
+    ways = {one["participant"]: one["ended_by"] for one in found.json()["parts"]}
+    assert ways == {SHOP: ["answer", "drive"], "privacy": ["answer", "drive"]}
+    ways = {one["participant"]: one["ended_by"] for one in seen.json()["parts"]}
+    assert ways == {name: ["answer", "drive", "settlement"] for name in (SHOP, "privacy")}
     items = (await platform.client.get(several, headers=platform.officer())).json()["items"]
     assert [one["request_id"] for one in items] == [str(request_id)]
     elsewhere = uuid4()

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
-from libs.common.auth import PrivacyOfficer, StoreId
+from libs.common.auth import PLATFORM_STORE, PrivacyOfficer, StoreId
 from libs.common.events.privacy import ParticipantName
 from libs.common.http import Cursor, Limit, Page, PlatformSession, Session, refusals
-from services.privacy.api.means import Answering, Now, PlatformOfficer, RequestId
+from services.privacy.api.means import Attending, Now, PlatformOfficer, RequestId, expected
 from services.privacy.desk_schemas import Language
 from services.privacy.domain.rights import RightName
 from services.privacy.domain.states import State
@@ -68,12 +68,26 @@ async def list_waiting_of_all(
 
 @router.get("/operations/requests/{request_id}", response_model=Waiting, responses=refusals(401, 403, 404))
 async def explain_waiting_of_any(
-    request_id: RequestId, _: PlatformOfficer, session: PlatformSession, at: Now, language: Words = "en"
+    *,
+    request: Request,
+    request_id: RequestId,
+    _: PlatformOfficer,
+    session: PlatformSession,
+    at: Now,
+    language: Words = "en",
 ) -> Waiting:
     """For the platform: why a request has not ended. Whom it waits for, since when, when that is tried again, what went
     wrong last, what would end it, and how far the law's last day is.
     """
-    return await waiting.explained(session, store_id=None, request_id=request_id, language=language, now=at)
+    return await waiting.explained(
+        session,
+        store_id=None,
+        request_id=request_id,
+        language=language,
+        services=expected(request),
+        as_platform=True,
+        now=at,
+    )
 
 
 @router.get(
@@ -102,9 +116,22 @@ async def list_waiting(
     responses=refusals(401, 403, 404),
 )
 async def explain_waiting(
-    store_id: StoreId, request_id: RequestId, _: Answering, session: Session, at: Now, language: Words = "en"
+    *,
+    request: Request,
+    store_id: StoreId,
+    request_id: RequestId,
+    officer: Attending,
+    session: Session,
+    at: Now,
+    language: Words = "en",
 ) -> Waiting:
-    """Why a request has not ended: as for the platform, for whoever answers it."""
+    """Why a request has not ended: as for the platform, for whoever sees to it."""
     return await waiting.explained(
-        session, store_id=store_id, request_id=request_id, language=language, now=at
+        session,
+        store_id=store_id,
+        request_id=request_id,
+        language=language,
+        services=expected(request),
+        as_platform=officer.store_id == PLATFORM_STORE,
+        now=at,
     )

@@ -1,7 +1,7 @@
 """Whom an open request waits for, and what would end that."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -38,6 +38,18 @@ class Waits(StrEnum):
     """It is asked at an instant that has not come."""
 
 
+class EndedBy(StrEnum):
+    """What would end that a part is waited for."""
+
+    ANSWER = "answer"
+    DRIVE = "drive"
+    """It can be asked again at once."""
+    SETTLEMENT = "settlement"
+    """Somebody can answer for it, with a reason that goes on record."""
+    DEPARTURE = "departure"
+    """Its participant can leave, when another has its data or nobody has."""
+
+
 FIRST = frozenset({"prepare", "refer"})
 """What is asked before a key of an erasure is destroyed."""
 
@@ -55,6 +67,8 @@ class Part:
     next_issue_at: datetime | None = None
     answered_at: datetime | None = None
     reason: str = ""
+    is_outside: bool = False
+    """A recipient to whom a store gave data."""
 
     @property
     def has_ended(self) -> bool:
@@ -69,6 +83,20 @@ def waits(part: Part, *, now: datetime) -> Waits:
     if part.asked_at is None:
         return Waits.TURN
     return Waits.TIME if part.asked_at > now else Waits.ANSWER
+
+
+def ended_by(part: Part, *, services: Collection[str], as_platform: bool) -> list[EndedBy]:
+    """What whoever looks can do about a part, besides waiting. `services` are the platform's own, which only it answers
+    for and which cannot leave; nobody answers for the keyring.
+    """
+    ways = [EndedBy.ANSWER]
+    if part.asked_at is not None:
+        ways.append(EndedBy.DRIVE)
+        if part.participant != KEYRING and (as_platform or part.participant not in services):
+            ways.append(EndedBy.SETTLEMENT)
+    if as_platform and not part.is_outside and part.participant not in {KEYRING, *services}:
+        ways.append(EndedBy.DEPARTURE)
+    return ways
 
 
 def before(part: Part, parts: Iterable[Part]) -> list[Part]:

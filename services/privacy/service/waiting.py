@@ -1,7 +1,7 @@
 """Requests that wait: a list over all stores or of one, and an explanation of each."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,13 +18,22 @@ from services.privacy.calendars import NOWHERE, calendar_for
 from services.privacy.domain.parts import RECEIVED_FOR, STUCK_AFTER, STUCK_ATTEMPTS, is_stuck
 from services.privacy.domain.rights import Law, Right, name_of
 from services.privacy.domain.states import KEYRING, OVER, TERMINAL, State, TaskState
-from services.privacy.domain.waiting import For, Part, Waits, before, error_word, waits, waits_for
+from services.privacy.domain.waiting import (
+    EndedBy,
+    For,
+    Part,
+    Waits,
+    before,
+    ended_by,
+    error_word,
+    waits,
+    waits_for,
+)
 from services.privacy.engine.tasks import verbs_of
 from services.privacy.models import Request, Task
 from services.privacy.policies import policy_of
 from services.privacy.service.reading import Sought
 from services.privacy.waiting_schemas import (
-    EndedBy,
     Waiting,
     WaitingDeadline,
     WaitingPart,
@@ -125,6 +134,7 @@ def _part(task: Task) -> Part:
         next_issue_at=task.next_issue_at,
         answered_at=task.answered_at,
         reason=(task.answer or {}).get("reason", ""),
+        is_outside=task.recipient_id is not None,
     )
 
 
@@ -174,11 +184,18 @@ def _stopped_since(request: Request) -> datetime | None:
 
 
 async def explained(
-    session: AsyncSession, *, store_id: UUID | None, request_id: UUID, language: Language, now: datetime
+    session: AsyncSession,
+    *,
+    store_id: UUID | None,
+    request_id: UUID,
+    language: Language,
+    services: Collection[str],
+    as_platform: bool,
+    now: datetime,
 ) -> Waiting:
     """Whom a request waits for, since when, and what would end it; of any store's where none is named.
 
-    Raises NotFound.
+    `services` are the platform's own, `as_platform` says who looks: what they can do differs. Raises NotFound.
     """
     conditions = [Request.store_id == store_id] if store_id is not None else []
     request = await session.scalar(select(Request).where(Request.id == request_id, *conditions))
@@ -189,7 +206,11 @@ async def explained(
     zone = calendar_for(Law(request.law), policy.country or NOWHERE).zone
     parts = (await _parts(session, [request])).get(request.id, [])
     wording = Wording(language, zone, now)
-    waiting = [_waiting(part, parts, wording, now) for part in parts if not part.has_ended]
+    waiting = [
+        _waiting(part, parts, wording, now, ended_by(part, services=services, as_platform=as_platform))
+        for part in parts
+        if not part.has_ended
+    ]
     summary = _summary(request, store, parts, now)
     return Waiting.model_validate(
         {
@@ -204,7 +225,9 @@ async def explained(
     )
 
 
-def _waiting(part: Part, parts: Sequence[Part], wording: Wording, now: datetime) -> WaitingPart:
+def _waiting(
+    part: Part, parts: Sequence[Part], wording: Wording, now: datetime, ways: list[EndedBy]
+) -> WaitingPart:
     failed = part.state is TaskState.FAILED
     waiting = WaitingPart(
         participant=part.participant,
@@ -218,7 +241,7 @@ def _waiting(part: Part, parts: Sequence[Part], wording: Wording, now: datetime)
         error=error_word(part.reason) or None if failed else None,
         error_at=part.answered_at if failed else None,
         stuck=_stands(part, now),
-        ended_by=[EndedBy.ANSWER],
+        ended_by=ways,
         words="",
     )
     return waiting.model_copy(update={"words": wording.part(waiting)})
