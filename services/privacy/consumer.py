@@ -37,6 +37,7 @@ from services.privacy import (
     endings,
     key_tasks,
     letters,
+    measuring,
     redoing,
     store_endings,
     watching,
@@ -54,7 +55,8 @@ from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
 from services.privacy.models import Base, Departure, Participant, RemovedEmail
 from services.privacy.personal import HERE, HOLDINGS, KEPT
-from services.privacy.recipients import deliveries, measuring, references
+from services.privacy.recipients import deliveries, references
+from services.privacy.recipients import measuring as deliveries_measuring
 from services.privacy.retention import clocks, expiring, moving, periods
 from services.privacy.settings import Settings, present
 
@@ -251,8 +253,8 @@ DUTIES: Sequence[Duty] = (
     Duty("forget what expired", expiring.purge, timedelta(hours=1)),
     Duty("move periods", moving.move, timedelta(seconds=5), channel=moving.CHANNEL),
     Duty("measure expiries", expiring.measure, timedelta(seconds=30)),
-    Duty("measure deliveries", measuring.measure, timedelta(seconds=15)),
-    Duty("measure requests", duties.measure, timedelta(seconds=5)),
+    Duty("measure deliveries", deliveries_measuring.measure, timedelta(seconds=15)),
+    Duty("measure requests", measuring.measure, timedelta(seconds=5)),
     SENDING,
     *PARTICIPANT.duties,
     *ENDINGS.duties,

@@ -1,7 +1,6 @@
-"""What the privacy worker does unasked: issue again, forget, measure."""
+"""What the privacy worker does unasked: issue again, forget."""
 
 from collections import defaultdict
-from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +8,9 @@ from sqlalchemy import Row, text
 
 from libs.common.events.privacy import Verb
 from libs.common.outbox import publish_all
-from libs.common.telemetry import continuing, is_kept, meter
+from libs.common.telemetry import continuing
 from libs.common.worker import Work
-from services.privacy.domain.rights import Right
-from services.privacy.domain.states import FIRST_PAUSE, KEYRING, LONGEST_PAUSE, OPEN
+from services.privacy.domain.states import FIRST_PAUSE, LONGEST_PAUSE
 from services.privacy.engine.tasks import COLUMNS, SOURCE, task, traces_of
 
 _ISSUED_AGAIN_AT_ONCE = 50
@@ -67,7 +65,7 @@ async def issue_again(work: Work) -> int:
     return 0
 
 
-# --- Forgetting and measuring ----------------------------------------------------------------------------
+# --- Forgetting -----------------------------------------------------------------------------------------
 
 # What a request that ended otherwise had come to by then goes too; what is still to be made or announced stays.
 _FORGET = text("""
@@ -94,39 +92,4 @@ async def forget_exports(work: Work) -> int:
     """An archive is gone when its link has expired, with all that leads to it."""
     async with work.database.platform_session() as session:
         await session.execute(_FORGET)
-    return 0
-
-
-_open = meter.create_gauge("privacy.requests.open", description="Requests that have not ended.")
-_age = meter.create_gauge("privacy.requests.age", unit="s", description="Age of the oldest open request.")
-_waiting = meter.create_gauge("privacy.tasks.waiting", description="Tasks issued and not answered.")
-_COUNT_OPEN = text("""
-    SELECT claim, state, count(*) AS number, extract(epoch FROM now() - min(opened_at))::float8 AS age
-    FROM request WHERE state NOT IN ('completed', 'refused', 'cancelled') GROUP BY claim, state
-""")
-# The keyring announces nothing and answers all the same.
-_COUNT_WAITING = text("""
-    SELECT name AS participant, count(task.request_id) AS number
-    FROM (
-        SELECT name FROM participant
-        UNION SELECT :keyring
-        UNION SELECT participant FROM task WHERE next_issue_at IS NOT NULL
-    ) AS known
-    LEFT JOIN task ON task.participant = known.name AND next_issue_at IS NOT NULL
-    GROUP BY name
-""")
-
-
-async def measure(work: Work) -> int:
-    """Open requests and their age, and what each participant has still to answer; 0 is told, or the last would stay."""
-    if not is_kept():
-        return 0
-    async with work.database.platform_session() as session:
-        found = {(row.claim, row.state): row for row in await session.execute(_COUNT_OPEN)}
-        for right, state in product(Right, sorted(OPEN)):
-            row = found.get((right, state))
-            _open.set(row.number if row else 0, {"right": right, "state": state})
-            _age.set(row.age if row else 0, {"right": right, "state": state})
-        for row in await session.execute(_COUNT_WAITING, {"keyring": KEYRING}):
-            _waiting.set(row.number, {"participant": row.participant})
     return 0

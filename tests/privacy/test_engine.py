@@ -28,7 +28,6 @@ from libs.common.personal.keys import Erasure
 from libs.common.personal.vocabulary import Retention
 from libs.common.worker import Work
 from services.privacy import duties, key_tasks
-from services.privacy.engine import tasks
 from services.privacy.models import Participant, Request, Task
 from tests.common.personal.shop import SHOP
 from tests.privacy.conftest import Person, Platform
@@ -482,9 +481,3 @@ async def test_many_requests_move_together(platform: Platform) -> None:
             await session.scalars(select(Task.next_issue_at).where(Task.next_issue_at.is_not(None)))
         ).all()
     assert states == ["completed"] and open_tasks == []
-
-
-async def test_measuring_counts_what_is_open(platform: Platform) -> None:
-    await until_erase_is_issued(platform)
-    assert await duties.measure(platform.work) == 0
-    assert tasks.SOURCE == "privacy"

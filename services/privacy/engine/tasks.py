@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from libs.common.events.privacy import Held, Life, Proposal, TaskIssued, Verb
 from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Category, Purpose
+from services.privacy.domain.parts import RECEIVED_FOR, STUCK_AFTER, STUCK_ATTEMPTS
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import KEYRING_LEADS, TERMINAL, State, TaskState
 from services.privacy.models import Request
@@ -31,6 +32,12 @@ IS_TERMINAL = f"state IN ({_words(TERMINAL)})"
 IS_UNANSWERED = f"state IN ({_words(set(TaskState) - TERMINAL)})"
 IS_ASKED = "coalesce(task.asked_at, task.next_issue_at) IS NOT NULL"
 """Of a task, in SQL. Whoever waits for the keyring, or the keyring for others, is not asked yet."""
+
+_PATIENCE = f"""CASE task.state WHEN 'received' THEN {RECEIVED_FOR.total_seconds()}
+        ELSE {STUCK_AFTER.total_seconds()} END"""
+IS_STUCK = f"""(task.state = 'failed' AND task.attempts >= {STUCK_ATTEMPTS}
+    OR task.asked_at <= CAST(:now AS timestamptz) - make_interval(secs => {_PATIENCE}))"""
+"""Of a task that is not answered: as `is_stuck` has it."""
 
 RUNS: Mapping[Right, Verb] = {
     Right.ACCESS: Verb.EXPORT,
@@ -163,9 +170,10 @@ def traces_of(requests: Iterable[Row[Any]]) -> dict[str, str | None]:
     return {str(id_): one.traceparent for one in requests for id_ in (one.id, *_subjects_of(one))}
 
 
-_OF_A_STORE = "recipient"
+RECIPIENTS = "recipient"
+"""What measurements call all to whom stores gave data: there would be no end of names."""
 
 
 def measured_as(participant: str) -> str:
-    """What measurements call a participant: to whom stores gave data are one, or there would be no end of names."""
-    return _OF_A_STORE if participant.startswith(f"{_OF_A_STORE}-") else participant
+    """What measurements call a participant."""
+    return RECIPIENTS if participant.startswith(f"{RECIPIENTS}-") else participant

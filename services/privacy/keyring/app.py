@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from services.privacy.keyring.api import router
 from services.privacy.keyring.callers import ServiceTokens
 from services.privacy.keyring.domain import GRANTS, Grant
 from services.privacy.keyring.master_keys import MasterKeys
+from services.privacy.keyring.measuring import keep_measuring
 from services.privacy.keyring.service.destroying import replay
 from services.privacy.keyring.service.rewrapping import check_master_keys
 from services.privacy.keyring.settings import KeyringSettings
@@ -66,6 +67,8 @@ def create_app(
             app.state.lead_seconds = 2 * settings.store_secret_seconds
             await _replayed(app.state.database, app.state.destructions, settings.trusted_log)
             await check_master_keys(app.state.database, master_keys)
+            measuring = asyncio.create_task(keep_measuring(app.state.database, app.state.destructions))
+            stack.push_async_callback(_ended, measuring)
             yield
 
     app = FastAPI(
@@ -118,6 +121,12 @@ async def _replayed(keyring: Database, log: Database, trusted: UUID | None) -> N
             await asyncio.sleep(_BETWEEN_ATTEMPTS)
         else:
             return
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _health() -> APIRouter:

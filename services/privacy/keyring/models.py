@@ -5,7 +5,7 @@ the database.
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, MetaData, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, Index, MetaData, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, impersonal
@@ -109,6 +109,8 @@ class DataKey(KeyringBase):
         CheckConstraint("state IN ('active', 'restricted')", name="state"),
         CheckConstraint(_BY_ONE, name="wrapped_by_one"),
         Index("ix_data_key_retention", "store_id", "retention"),
+        Index("ix_data_key_restricted", "key_id", postgresql_where=text("state = 'restricted'")),
+        Index("ix_data_key_retired", "key_id", postgresql_where=text("retired_at IS NOT NULL")),
     )
 
     key_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, exists, literal, not_, or_, select, tuple_
+from sqlalchemy import exists, literal, not_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import NotFound
@@ -15,7 +15,7 @@ from libs.common.events.privacy import Verb
 from libs.common.http import Page, cursor_at, position_in
 from libs.common.stores import KnownStore
 from services.privacy.calendars import NOWHERE, calendar_for
-from services.privacy.domain.parts import RECEIVED_FOR, STUCK_AFTER, STUCK_ATTEMPTS, is_stuck
+from services.privacy.domain.parts import is_stuck
 from services.privacy.domain.rights import Law, Right, name_of
 from services.privacy.domain.states import KEYRING, OVER, TERMINAL, State, TaskState
 from services.privacy.domain.waiting import (
@@ -29,7 +29,7 @@ from services.privacy.domain.waiting import (
     waits,
     waits_for,
 )
-from services.privacy.engine.tasks import verbs_of
+from services.privacy.engine.tasks import IS_STUCK, verbs_of
 from services.privacy.models import Request, Task
 from services.privacy.policies import policy_of
 from services.privacy.service.reading import Sought
@@ -68,18 +68,8 @@ class Wanted:
         if self.waiting_for is not None:
             wanted.append(exists().where(*awaited, Task.participant == self.waiting_for))
         if self.stuck:
-            wanted.append(exists().where(*awaited, _is_stuck(now)))
+            wanted.append(exists().where(*awaited, text(IS_STUCK).bindparams(now=now)))
         return wanted
-
-
-def _is_stuck(now: datetime) -> Any:
-    """As `is_stuck` has it of a part that is waited for."""
-    has_it = Task.state == TaskState.RECEIVED
-    return or_(
-        and_(Task.state == TaskState.FAILED, Task.attempts >= STUCK_ATTEMPTS),
-        and_(has_it, Task.asked_at <= now - RECEIVED_FOR),
-        and_(not_(has_it), Task.asked_at <= now - STUCK_AFTER),
-    )
 
 
 async def listed(
