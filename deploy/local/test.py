@@ -15,6 +15,7 @@ from deploy.local.chromium import ensure_chromium
 from deploy.local.errors import StartError
 from deploy.local.kafka import fetch
 from deploy.local.nursery import ROOT
+from deploy.local.promtool import ensure_promtool
 
 SEPARATE = ("contract", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
@@ -100,15 +101,16 @@ def main() -> None:
     try:
         asyncio.run(fetch())
         ensure_chromium()
+        ensure_promtool()
     except StartError as error:
         sys.exit(str(error))
     preparing = time.monotonic() - begin
     with tempfile.TemporaryDirectory() as folder:
         outcomes = [run(part, parts()[part], Path(folder) / f"{part}.xml") for part in wanted]
-    print(f"\n{'Java, Maven, Kafka, Chromium':<28}{preparing:7.1f} s")
+    print(f"\n{'Java, Kafka, Chromium, promtool':<32}{preparing:7.1f} s")
     for outcome in outcomes:
         print(
-            f"{outcome.part:<28}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"
+            f"{outcome.part:<32}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"
         )
     print("\n" + summary(outcomes))
     sys.exit(any(outcome.exit_code for outcome in outcomes))
