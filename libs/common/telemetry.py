@@ -7,7 +7,8 @@ exceptions: anything else is dropped, so that a forgotten e-mail cannot leave by
 import logging
 import os
 import sys
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any
 
 import orjson
 from opentelemetry import metrics, propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 tracer = trace.get_tracer("vitrine")
@@ -112,8 +114,36 @@ def current_traceparent() -> str | None:
 @contextmanager
 def consumer_span(name: str, traceparent: str | None, **attributes: str | int) -> Generator[Span]:
     """A span that continues the publisher's trace, so that one trace crosses the broker."""
-    context = propagate.extract({"traceparent": traceparent}) if traceparent else None
     with tracer.start_as_current_span(
-        name, context=context, kind=SpanKind.CONSUMER, attributes=attributes, record_exception=False
+        name,
+        context=_context_of(traceparent),
+        kind=SpanKind.CONSUMER,
+        attributes=attributes,
+        record_exception=False,
     ) as span:
         yield span
+
+
+@contextmanager
+def joint_spans(named: Iterable[tuple[str, str | None]], **attributes: str) -> Generator[None]:
+    """For what is done for several at once a span each, by its name and the trace it belongs to.
+
+    Calls that are made meanwhile continue the first. `named` is not looked at where spans are not kept.
+    """
+    found = list(named) if is_kept() else []
+    if not found:
+        yield
+        return
+    begun = time.time_ns()
+    (name, traceparent), *others = found
+    with tracer.start_as_current_span(
+        name, context=_context_of(traceparent), attributes=attributes, record_exception=False
+    ):
+        yield
+    for name, traceparent in others:
+        context = _context_of(traceparent)
+        tracer.start_span(name, context=context, start_time=begun, attributes=attributes).end()
+
+
+def _context_of(traceparent: str | None) -> Context | None:
+    return propagate.extract({"traceparent": traceparent}) if traceparent else None

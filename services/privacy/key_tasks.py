@@ -21,6 +21,7 @@ from libs.common.personal.keys import (
     Retirement,
 )
 from libs.common.personal.vocabulary import Category, Purpose, Retention
+from libs.common.telemetry import joint_spans
 from libs.common.worker import Work
 from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
@@ -44,7 +45,7 @@ _CLAIM = Query("""
         RETURNING request_id, verb
     )
     SELECT request.id, request.store_id, subject_id, generation, also, claim, purpose, category, retired, held, round,
-        verb
+        verb, traceparent
     FROM claimed JOIN request ON request.id = claimed.request_id
 """)
 
@@ -60,7 +61,9 @@ async def ask_keyring(work: Work) -> int:
     answers: list[tuple[UUID, Answer]] = []
     for (verb, part), asking in _ASKED.items():
         if asked := [row for row in rows if row.verb == verb and is_part(row) is part]:
-            answers += await asking(work, asked)
+            spans = ((f"task {row.verb}", row.traceparent) for row in asked)
+            with joint_spans(spans, service=KEYRING):
+                answers += await asking(work, asked)
     everybody = sorted(present().participants)
     for store_id, of_store in _by_store(answers).items():
         async with work.database.session(store_id) as session:

@@ -139,6 +139,10 @@ class Person:
         await self._err(owner, person, order)
         await self._dump("before the erasure")
         await self._exercise(person, "erasure", officer=owner)
+        certificate = (
+            f"/privacy/v1/stores/{owner.store_id}/requests/{self.life.requests['erasure']}/certificate"
+        )
+        await self.shop.reaches(certificate, 200, headers=owner.headers)
         await self._dump("after the erasure")
         try:
             await until(self._nobody_is_waited_for, "the end of all requests to be measured", 120)
@@ -480,6 +484,8 @@ async def living(broker: str, collector: Collector) -> AsyncGenerator[tuple[Life
         patch.setenv("TMPDIR", str(temporary))
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
+        # An erasure is certified so long after its end.
+        patch.setenv("KEY_SECONDS", "5")
         async with (
             Platform(folder, broker=broker, fast=True) as platform,
             httpx.AsyncClient(base_url=platform.url, timeout=30) as http,

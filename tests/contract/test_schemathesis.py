@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from deploy.local.environment import SERVICES
-from libs.common.auth import Role
+from libs.common.auth import PLATFORM_STORE, Role
 from tests.contract.house import Furnished, House, Person, furnish
+from tests.tokens import authorization
 
 CHECKS = Path(__file__).with_name("examining.py")
 _WITHIN = 300  # seconds
@@ -26,6 +27,7 @@ def _configuration(store: Furnished, service: str, merchant: Person) -> str:
     lines = "\n".join(f'"{name}" = "{value}"' for name, value in parameters.items())
     manager = store.staff(Role.OWNER)["Authorization"]
     caller = store.customer.headers["Authorization"] if service in {"identity", "privacy"} else manager
+    officer = authorization(PLATFORM_STORE, Role.PRIVACY_OFFICER)["Authorization"]
     return f"""
 hooks = "{CHECKS}"
 [generation]
@@ -49,6 +51,12 @@ headers = {{ Authorization = "{manager}" }}
 # A store that was just opened has no customers; its owner is one of the platform's.
 include-path-regex = "^/identity/v1/stores/.store_id./"
 checks.ensure_resource_availability.enabled = false
+[[operations]]
+include-path-regex = "^/privacy/v1/(operations|escalations|store-endings|participants)"
+headers = {{ Authorization = "{officer}" }}
+[[operations]]
+include-path-regex = "^/privacy/v1/stores/.store_id./(waiting-requests|requests/.request_id./(waiting|parts))"
+headers = {{ Authorization = "{manager}" }}
 [[operations]]
 include-path = "/identity/v1/stores"
 headers = {{ Authorization = "{merchant.headers["Authorization"]}" }}

@@ -5,14 +5,18 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from deploy.local.environment import SERVICES
+from libs.common import telemetry
 from libs.common.broker import Record
 from libs.common.events import Event, envelope_of, headers_of
 from libs.common.events.privacy import TaskIssued, Verb
@@ -60,6 +64,60 @@ async def test_every_span_of_a_trace_hangs_together(
     trace = trace_of(collector, right)
     known = {span.span_id for span in trace}
     assert [span.name for span in trace if span.parent_id not in known] == [OPENING]
+
+
+VERBS = {"access": {"export"}, "erasure": {"preview", "erase", "verify-erased"}}
+
+
+@pytest.mark.parametrize(
+    ("right", "of_keyring"), [("access", set[str]()), ("erasure", {"erase", "verify-erased"})]
+)
+async def test_a_trace_has_a_span_of_each_service_for_each_task_and_of_the_certificate(
+    right: str, of_keyring: set[str], lived: tuple[Life, Path], collector: Collector
+) -> None:
+    trace = trace_of(collector, right)
+    done = {
+        (span.attributes["service"], span.name.removeprefix("task ")): span.process
+        for span in trace
+        if span.name.startswith("task ")
+    }
+    expected = {(service, verb): f"vitrine-{service}-worker" for service in SERVICES for verb in VERBS[right]}
+    # The keyring's part is a call of the privacy worker, and the keyring's own span belongs to it.
+    assert done == expected | {("keyring", verb): "vitrine-privacy-worker" for verb in of_keyring}
+    by_id = {span.span_id: span for span in trace}
+    called = {by_id[span.parent_id].name for span in trace if span.process == "vitrine-keyring"}
+    assert {f"task {verb}" for verb in of_keyring} <= called
+    [certified] = [span for span in trace if span.name == "certificate"]
+    assert certified.process == "vitrine-privacy-worker"
+    assert certified.start >= max(span.start for span in trace if span.name == ANSWERED)
+
+
+async def test_what_is_done_together_has_a_span_in_each_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(telemetry, "is_kept", lambda: True)
+    monkeypatch.setattr(telemetry, "tracer", provider.get_tracer("test"))
+    traces = [f"00-{uuid4().hex}-{uuid4().hex[:16]}-01" for _ in range(3)]
+    with telemetry.joint_spans(((f"task {n}", one) for n, one in enumerate(traces)), service="orders"):
+        assert telemetry.current_traceparent() is not None
+    found = {span.name: span for span in kept.get_finished_spans()}
+    for n, one in enumerate(traces):
+        span = found[f"task {n}"]
+        assert span.context is not None and span.parent is not None
+        assert format(span.context.trace_id, "032x") == one.split("-")[1]
+        assert format(span.parent.span_id, "016x") == one.split("-")[2]
+        assert span.attributes == {"service": "orders"}
+        assert span.start_time and span.end_time and span.start_time <= span.end_time
+
+
+def test_where_no_spans_are_kept_nothing_is_asked_for_them() -> None:
+    def asked() -> Iterator[tuple[str, str | None]]:
+        raise AssertionError
+        yield "", None
+
+    with telemetry.joint_spans(asked(), service="orders"):
+        pass
 
 
 async def test_spans_carry_listed_attributes_and_routes_for_names(

@@ -205,6 +205,8 @@ class UnderWay(Protocol):
     def verb(self) -> Verb: ...  # noqa: D102
     @property
     def round(self) -> int: ...  # noqa: D102
+    @property
+    def traceparent(self) -> str | None: ...  # noqa: D102
 
 
 # Of two corrections of one person the one that came last is the last word, so it waits for the first.

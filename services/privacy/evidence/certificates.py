@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import fetch
 from libs.common.personal.vocabulary import Bucket, Retention
+from libs.common.telemetry import joint_spans
 from libs.common.worker import Work
 from services.privacy.domain.problems import NotCertified
 from services.privacy.engine.phases import lapse
@@ -39,7 +40,8 @@ _MENDED = timedelta(minutes=10)
 # --- Issuing ---------------------------------------------------------------------------------------------
 
 _DUE = """
-    SELECT due.request_id, due.store_id, known.name AS store_name, last.number, last.size, last.content
+    SELECT due.request_id, due.store_id, known.name AS store_name, last.number, last.size, last.content,
+        (SELECT traceparent FROM request WHERE request.id = due.request_id) AS traceparent
     FROM certificate_due AS due LEFT JOIN known_store AS known ON known.store_id = due.store_id
         LEFT JOIN LATERAL (
             SELECT number, size, content FROM certificate WHERE request_id = due.request_id
@@ -115,8 +117,10 @@ async def _issue_in(
         if body is not None:
             issued.append(_issued(one, body, head, key=key, now=now))
     if issued:
-        await fetch(session, _ISSUED, store_id, now, head.size, *map(list, zip(*issued, strict=True)))
-        await note(session, store_id, [_certified(one) for one in issued], now=now)
+        traces = {one.request_id: one.traceparent for one in due}
+        with joint_spans((("certificate", traces[one.request_id]) for one in issued), service="privacy"):
+            await fetch(session, _ISSUED, store_id, now, head.size, *map(list, zip(*issued, strict=True)))
+            await note(session, store_id, [_certified(one) for one in issued], now=now)
     await fetch(session, _NO_LONGER_DUE, [*set(requests).difference(later, broken)])
     for some, pause in ((later, _AGAIN), (broken, _MENDED)):
         if some:

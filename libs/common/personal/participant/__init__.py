@@ -54,6 +54,7 @@ from libs.common.personal.tombstones import bury, erased_among
 from libs.common.personal.vault import announce as forget_in_every_process
 from libs.common.personal.vocabulary import Clock, Retention
 from libs.common.settings import ServiceSettings
+from libs.common.telemetry import joint_spans, traceparent_of
 from libs.common.worker import Duty, Work
 
 __all__ = ["COMMON", "Participant"]
@@ -208,9 +209,11 @@ class Participant(Part):
         if not tasks:
             return []
         batch = [one for task in tasks for one in asked_of(task, store_id)]
-        answers = [
-            sign(answer, store_id=store_id, key=self.key) for answer in await work(session, tasks, batch)
-        ]
+        spans = ((f"task {task.verb}", traceparent_of(str(task.request_id))) for task in tasks)
+        with joint_spans(spans, service=self.service):
+            answers = [
+                sign(answer, store_id=store_id, key=self.key) for answer in await work(session, tasks, batch)
+            ]
         # What failed is done again when it is asked again.
         await jobs.save(session, store_id, [one for one in answers if one.outcome is not Outcome.FAILED])
         return answers

@@ -9,7 +9,6 @@ from libs.common.outbox import publish_all
 from libs.common.personal import jobs
 from libs.common.personal.export import Gathering, Record, Unreadable, records_of, seal
 from libs.common.personal.participant.part import Part
-from libs.common.telemetry import continuing
 from libs.common.worker import Work
 
 
@@ -20,7 +19,7 @@ async def export(part: Part, work: Work) -> int:
         for job in await jobs.claim(work.database, [Verb.EXPORT])
     ]
     if claimed:
-        with continuing({str(one.asked.request_id): one.traceparent for one in claimed}):
+        with part.doing(claimed):
             await _export(part, work, claimed)
     return len(claimed) // jobs.AT_ONCE
 

@@ -1,7 +1,8 @@
 """Who takes part, with what it holds, and how it signs."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from libs.common.personal.references import referring
 from libs.common.personal.restrictions import RestrictedSubject
 from libs.common.personal.vocabulary import Clock
 from libs.common.settings import ServiceSettings
+from libs.common.telemetry import continuing, joint_spans
 from libs.common.worker import Work
 
 logger = logging.getLogger(__name__)
@@ -93,6 +95,14 @@ class Part:
             **more,
         )
         return sign(answer, store_id=one.asked.store_id, key=self.key)
+
+    @contextmanager
+    def doing(self, under_way: Sequence[UnderWay]) -> Generator[None]:
+        """What is done and published meanwhile is of the traces of these jobs' requests."""
+        traces = {str(one.asked.request_id): one.traceparent for one in under_way}
+        spans = ((f"task {one.verb}", one.traceparent) for one in under_way)
+        with continuing(traces), joint_spans(spans, service=self.service):
+            yield
 
     async def fail(self, work: Work, one: UnderWay, reason: str) -> None:
         """Say so, and go on trying: nobody but us can mend it."""

@@ -7,7 +7,6 @@ from libs.common.personal import jobs
 from libs.common.personal.holdings import Person
 from libs.common.personal.jobs import Job
 from libs.common.personal.participant.part import Part
-from libs.common.telemetry import continuing
 from libs.common.worker import Work
 
 
@@ -15,7 +14,7 @@ async def prepare(part: Part, work: Work) -> int:
     """Tell of what is to be erased. Returns 0 unless more are waiting."""
     claimed = await jobs.claim(work.database, [Verb.PREPARE])
     for job in claimed:
-        with continuing({str(job.asked.request_id): job.traceparent}):
+        with part.doing([job]):
             await _prepare(part, work, job)
     return len(claimed) // jobs.AT_ONCE
 

@@ -11,7 +11,6 @@ from libs.common.personal.jobs import Job
 from libs.common.personal.participant.part import Part
 from libs.common.personal.rectification import Verdict
 from libs.common.personal.vocabulary import Purpose
-from libs.common.telemetry import continuing
 from libs.common.worker import Work
 
 
@@ -19,7 +18,7 @@ async def rectify(part: Part, work: Work) -> int:
     """Correct what is to be corrected, or say what would be. Returns how much there was: more may wait for it."""
     claimed = await jobs.claim(work.database, [Verb.RECTIFY, Verb.PREVIEW])
     for job in claimed:
-        with continuing({str(job.asked.request_id): job.traceparent}):
+        with part.doing([job]):
             await _rectify(part, work, job)
     return len(claimed)
 

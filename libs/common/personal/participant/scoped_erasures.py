@@ -16,7 +16,6 @@ from libs.common.personal.jobs import Job
 from libs.common.personal.participant.part import Part
 from libs.common.personal.resealing import reseal
 from libs.common.personal.tombstones import erased_among
-from libs.common.telemetry import continuing
 from libs.common.worker import Work
 
 
@@ -24,7 +23,7 @@ async def erase_parts(part: Part, work: Work) -> int:
     """Erase what is to be erased of people who stay. Returns 0 unless more are waiting."""
     claimed = await jobs.claim(work.database, [Verb.ERASE])
     for job in claimed:
-        with continuing({str(job.asked.request_id): job.traceparent}):
+        with part.doing([job]):
             await _erase(part, work, job)
     return len(claimed) // jobs.AT_ONCE
 
