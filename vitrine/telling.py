@@ -26,9 +26,10 @@ class Telling:
         return f"{at:%-d %b %H:%M}" if at.year == now.year else f"{at:%-d %b %Y %H:%M}"
 
     def _next(self, written: str | None) -> str:
-        if written is not None and datetime.fromisoformat(written) <= self._now:
-            return "now"
-        return self.moment(written)
+        if written is None:
+            return ", repeated only by hand"
+        is_due = datetime.fromisoformat(written) <= self._now
+        return f", next try {'now' if is_due else self.moment(written)}"
 
     # --- A list ------------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class Telling:
                 )
             case _:
                 words = f"waiting for {who} since {self.moment(part['since'])}, try {part['tries']}"
-                words += f", next try {self._next(part['next_try_at'])}"
+                words += self._next(part["next_try_at"])
         if part["error"] is not None:
             words += f", last error {part['error']} at {self.moment(part['error_at'])}"
         return f"{words}  STUCK" if part["stuck"] else words

@@ -16,6 +16,10 @@ TASKS: Words = {
     Verb.RECOGNISE: {"en": "recognise the order", "fr": "reconnaître la commande"},
     Verb.PREVIEW: {"en": "count what it holds", "fr": "compter ce qu’il détient"},
     Verb.PREPARE: {"en": "tell others before anything goes", "fr": "prévenir avant toute destruction"},
+    Verb.REFER: {
+        "en": "say by what others know the person",
+        "fr": "dire sous quels noms d’autres la connaissent",
+    },
     Verb.EXPORT: {"en": "export", "fr": "exporter"},
     Verb.RECTIFY: {"en": "correct", "fr": "rectifier"},
     Verb.ERASE: {"en": "erase", "fr": "effacer"},
@@ -50,8 +54,8 @@ _SENTENCES: Words = {
     },
     For.NOBODY: {"en": "It is over.", "fr": "Elle est terminée."},
     Waits.ANSWER: {
-        "en": "Waiting for {participant} ({task}) since {since}, try {tries}, next try {next_try}.",
-        "fr": "{participant} ({task}) est attendu depuis {since}, essai {tries}, le prochain {next_try}.",
+        "en": "Waiting for {participant} ({task}) since {since}, try {tries}, {again}.",
+        "fr": "{participant} ({task}) est attendu depuis {since}, essai {tries}, {again}.",
     },
     Waits.COMPLETION: {
         "en": "{participant} ({task}) has had it since {since} and must still say that it is done.",
@@ -69,6 +73,8 @@ _SENTENCES: Words = {
         "en": " Its last answer, {at}, was a failure: {error}.",
         "fr": " Sa dernière réponse, {at}, fut un échec : {error}.",
     },
+    "again": {"en": "next try {next_try}", "fr": "le prochain {next_try}"},
+    "never-again": {"en": "which is repeated only by hand", "fr": "à répéter seulement à la main"},
     "now": {"en": "now", "fr": "maintenant"},
     "unknown": {"en": "an unknown time", "fr": "un moment inconnu"},
     "others": {"en": "others", "fr": "d’autres"},
@@ -113,6 +119,9 @@ class Wording:
             return self._said("now")
         return _SENTENCES["at"][self._language].format(self.moment(at))
 
+    def _again(self, at: datetime | None) -> str:
+        return self._said("never-again") if at is None else self._said("again", next_try=self._at(at))
+
     def request(self, waits_for: For, parts: Sequence[WaitingPart], begins_at: datetime | None) -> str:
         """Whom it waits for."""
         asked = sorted({part.participant for part in parts if part.waits is not Waits.TURN})
@@ -129,6 +138,7 @@ class Wording:
             since=self.moment(part.since),
             tries=part.tries,
             next_try=self._at(part.next_try_at),
+            again=self._again(part.next_try_at),
             after=", ".join(part.after) or self._said("others"),
         )
         if part.error is None:

@@ -50,7 +50,10 @@ DEADLINE: Mapping[str, Any] = {
             {"since": "2025-12-31T22:30:00Z"},
             "waiting for billing (erase) since 31 Dec 2025 23:30, try 3, next try 14:32",
         ),
-        ({"since": None, "next_try_at": None}, "waiting for billing (erase) since ?, try 3, next try ?"),
+        (
+            {"since": None, "next_try_at": None},
+            "waiting for billing (erase) since ?, try 3, repeated only by hand",
+        ),
         ({"waits": "turn", "after": ["keyring"]}, "billing (erase) comes after keyring"),
         ({"waits": "turn"}, "billing (erase) comes after others"),
         ({"waits": "time"}, "billing (erase) is asked at 14:32"),

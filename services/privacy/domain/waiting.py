@@ -100,14 +100,16 @@ def ended_by(part: Part, *, services: Collection[str], as_platform: bool) -> lis
 
 
 def before(part: Part, parts: Iterable[Part]) -> list[Part]:
-    """Those that a part whose turn has not come waits for: the keyring for whoever is asked first, the others for the
-    keyring; of a check, the keyring for all others.
+    """Those that a part whose turn has not come waits for. The keyring comes after what is asked before anything is
+    done, and after all others when it looks again; whom it leads come after it, and who is told outside comes last.
     """
-    open_still = [one for one in parts if not one.has_ended]
-    if part.participant != KEYRING:
-        return [one for one in open_still if one.participant == KEYRING and one.verb == part.verb]
+    open_still = [one for one in parts if not one.has_ended and one is not part]
     first = [one for one in open_still if one.verb in FIRST]
-    return first or [one for one in open_still if one.participant != KEYRING and one.verb == part.verb]
+    same = [one for one in open_still if one.verb == part.verb]
+    if part.participant == KEYRING:
+        return first or [one for one in same if not one.is_outside]
+    leading = [one for one in same if one.participant == KEYRING] or first
+    return leading or ([one for one in same if not one.is_outside] if part.is_outside else [])
 
 
 def waits_for(
@@ -125,7 +127,7 @@ def waits_for(
     return For.PERSON if state in UNDECIDED else For.WORKER
 
 
-_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_WORD = re.compile(r"[a-z]+(?:-(?:[a-z]+|[0-9]{1,3}))*")
 _LONGEST_WORD = 40
 OTHER_WORDS = "in-its-own-words"
 

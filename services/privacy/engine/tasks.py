@@ -12,7 +12,7 @@ from libs.common.personal.data import Sealed
 from libs.common.personal.vocabulary import Category, Purpose
 from services.privacy.domain.parts import RECEIVED_FOR, STUCK_AFTER, STUCK_ATTEMPTS
 from services.privacy.domain.rights import Right
-from services.privacy.domain.states import KEYRING_LEADS, TERMINAL, State, TaskState
+from services.privacy.domain.states import KEYRING_LEADS, RECIPIENT, TERMINAL, State, TaskState
 from services.privacy.models import Request
 
 SOURCE = "privacy"
@@ -176,4 +176,4 @@ RECIPIENTS = "recipient"
 
 def measured_as(participant: str) -> str:
     """What measurements call a participant."""
-    return RECIPIENTS if participant.startswith(f"{RECIPIENTS}-") else participant
+    return RECIPIENTS if participant.startswith(RECIPIENT) else participant

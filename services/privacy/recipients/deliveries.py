@@ -21,7 +21,7 @@ from libs.common.errors import Unavailable
 from libs.common.outgoing import Outgoing
 from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.settings import key_bytes
-from libs.common.telemetry import meter
+from libs.common.telemetry import joint_spans, meter
 from libs.common.worker import Work
 from services.privacy.domain.problems import RecipientDisabled
 from services.privacy.engine.phases import DELIVERIES
@@ -63,8 +63,10 @@ _CLAIM = text("""
         UPDATE delivery SET next_try_at = :until, attempts = attempts + 1 FROM taken WHERE delivery.id = taken.id
         RETURNING delivery.*
     )
-    SELECT claimed.*, recipient.role, recipient.protocol, recipient.url, recipient.options, known.name AS store_name
+    SELECT claimed.*, recipient.role, recipient.protocol, recipient.url, recipient.options, known.name AS store_name,
+        request.traceparent
     FROM claimed JOIN recipient ON recipient.id = claimed.recipient_id
+        LEFT JOIN request ON request.id = claimed.request_id
         LEFT JOIN known_store AS known ON known.store_id = claimed.store_id
 """)
 
@@ -75,13 +77,19 @@ async def deliver(work: Work) -> int:
     claim = {"now": now, "until": now + LEASE, "limit": _AT_ONCE, "of_one": _OF_ONE_AT_ONCE}
     async with work.database.platform_session() as session:
         rows = (await session.execute(_CLAIM, claim)).all()
-    results = await asyncio.gather(*(_deliver(work, row) for row in rows), return_exceptions=True)
+    results = await asyncio.gather(*(_traced(work, row) for row in rows), return_exceptions=True)
     if problem := next((one for one in results if isinstance(one, BaseException)), None):
         raise problem
     return len(rows)
 
 
 # --- One try ---------------------------------------------------------------------------------------------
+
+
+async def _traced(work: Work, row: Row[Any]) -> None:
+    """Every try has a span in the trace of its request; whom it is for is not in it."""
+    with joint_spans([(f"deliver {row.what}", row.traceparent)], service="privacy"):
+        await _deliver(work, row)
 
 
 async def _deliver(work: Work, row: Row[Any]) -> None:

@@ -97,6 +97,10 @@ class Delivery(Base):
             postgresql_where=text(f"what = '{STORE_ENDED}'"),
         ),
         Index("ix_delivery_due", "next_try_at", postgresql_where=text("next_try_at IS NOT NULL")),
+        Index(
+            "ix_delivery_on_its_way", "recipient_id",
+            postgresql_where=text("state IN ('collecting', 'sending', 'received', 'stuck')"),
+        ),
         Index("ix_delivery_listing", "store_id", "recipient_id", "made_at", "id"),
         Index("ix_delivery_subject", "store_id", "subject_id"),
     )  # fmt: skip

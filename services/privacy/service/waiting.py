@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, literal, not_, select, text, tuple_
+from sqlalchemy import exists, func, literal, not_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.errors import NotFound
@@ -32,6 +32,7 @@ from services.privacy.domain.waiting import (
 from services.privacy.engine.tasks import IS_STUCK, verbs_of
 from services.privacy.models import Request, Task
 from services.privacy.policies import policy_of
+from services.privacy.recipients.models import Delivery, DeliveryAttempt
 from services.privacy.service.reading import Sought
 from services.privacy.waiting_schemas import (
     Waiting,
@@ -104,14 +105,30 @@ async def _parts(session: AsyncSession, requests: Sequence[Request]) -> Mapping[
         .where(Task.request_id.in_(verbs), Task.store_id.in_({one.store_id for one in requests}))
         .order_by(Task.request_id, Task.verb, Task.participant)
     )
+    wanted = [task for task in tasks if task.verb in verbs[task.request_id]]
+    tried = await _tried(session, [task for task in wanted if task.recipient_id is not None])
     found: defaultdict[UUID, list[Part]] = defaultdict(list)
-    for task in tasks:
-        if task.verb in verbs[task.request_id]:
-            found[task.request_id].append(_part(task))
+    for task in wanted:
+        at = tried.get((task.request_id, task.recipient_id, task.verb))
+        found[task.request_id].append(_part(task, at or task.answered_at))
     return found
 
 
-def _part(task: Task) -> Part:
+async def _tried(session: AsyncSession, outside: Sequence[Task]) -> dict[tuple[Any, ...], datetime]:
+    """When what is for recipients was tried last: a try that failed is no answer of theirs."""
+    if not outside:
+        return {}
+    place = (Delivery.request_id, Delivery.recipient_id, Delivery.what)
+    rows = await session.execute(
+        select(*place, func.max(DeliveryAttempt.at))
+        .join(DeliveryAttempt, DeliveryAttempt.delivery_id == Delivery.id)
+        .where(Delivery.request_id.in_({task.request_id for task in outside}))
+        .group_by(*place)
+    )
+    return {(request_id, recipient_id, what): at for request_id, recipient_id, what, at in rows}
+
+
+def _part(task: Task, answered_at: datetime | None) -> Part:
     # The keyring counts its tries when it begins them; everybody else's first is no repetition.
     tries = task.attempts if task.participant == KEYRING else task.attempts + 1
     return Part(
@@ -122,7 +139,7 @@ def _part(task: Task) -> Part:
         tries=max(1, tries) if task.asked_at is not None else 0,
         asked_at=task.asked_at,
         next_issue_at=task.next_issue_at,
-        answered_at=task.answered_at,
+        answered_at=answered_at,
         reason=(task.answer or {}).get("reason", ""),
         is_outside=task.recipient_id is not None,
     )

@@ -11,7 +11,6 @@ from libs.common.personal.export import Unreadable
 from libs.common.personal.jobs import Job
 from libs.common.personal.participant.part import Part
 from libs.common.personal.references import references_of
-from libs.common.telemetry import continuing
 from libs.common.worker import Work
 
 
@@ -19,7 +18,7 @@ async def refer(part: Part, work: Work) -> int:
     """Say by what these people are known outside. Returns 0 unless more are waiting."""
     claimed = await jobs.claim(work.database, [Verb.REFER])
     for job in claimed:
-        with continuing({str(job.asked.request_id): job.traceparent}):
+        with part.doing([job]):
             await _refer(part, work, job)
     return len(claimed) // jobs.AT_ONCE
 
