@@ -12,6 +12,7 @@ from pathlib import Path
 
 from joserfc.jwk import ECKey
 
+from deploy.local.authority import certified
 from deploy.local.databases import NAMES
 from deploy.local.secret_file import SecretFile
 
@@ -43,15 +44,21 @@ def complete(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def keys(data: Path) -> dict[str, str]:
-    """`ORDERS_SERVICE_KEY` … (private ES256 JWKs), `SERVICE_KEYS` (the public ones) and the master keys."""
+    """`ORDERS_SERVICE_KEY` … (private ES256 JWKs), `SERVICE_KEYS` (the public ones), the master keys, and the key and
+    certificate for OpenDSR.
+    """
     file = SecretFile(data / "secrets.json")
     private = {service: file.get(f"{service}_service_key", _service_key) for service in SERVICES}
     public = {service: _public(key) for service, key in private.items()}
+    opendsr: Mapping[str, str] = json.loads(file.get("opendsr", certified))
     return {f"{service.upper()}_SERVICE_KEY": key for service, key in private.items()} | {
         "SERVICE_KEYS": json.dumps(public),
         "KEYRING_MASTER_KEY": file.get("keyring_master_key", _master_key),
         "IDENTITY_MASTER_KEY": file.get("identity_master_key", _master_key),
         "PRIVACY_MASTER_KEY": file.get("privacy_master_key", _master_key),
+        "PRIVACY_OPENDSR_KEY": opendsr["key"],
+        "PRIVACY_OPENDSR_CERTIFICATE": opendsr["certificate"],
+        "PRIVACY_OPENDSR_AUTHORITIES": opendsr["authority"],
     }
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from libs.common.events.privacy import ParticipantName
@@ -50,6 +50,15 @@ class Settings(ServiceSettings):
     outgoing_http: bool = Field(False, description="Whether recipients may be named with http.")
     outgoing_authorities: Path | None = Field(
         None, description="A PEM file of certificate authorities of your own."
+    )
+    opendsr_key: SecretStr | None = Field(
+        None, description="RSA, PEM: signs what is answered over OpenDSR. Without it that is not spoken."
+    )
+    opendsr_certificate: str | None = Field(
+        None, description="PEM: of that key, for the host of PUBLIC_URL, and those up to its authority."
+    )
+    opendsr_authorities: str | None = Field(
+        None, description="PEM: who may have certified outside processors, instead of the public authorities."
     )
     service_keys: dict[str, dict[str, Any]] = Field({}, validation_alias="SERVICE_KEYS")
     """The public ES256 JWK of each service; a participant named here can announce no other key."""
