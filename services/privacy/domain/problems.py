@@ -1,6 +1,6 @@
 """What a caller of the privacy service can meet."""
 
-from libs.common.errors import Conflict, Forbidden, Gone, NotFound, Unprocessable
+from libs.common.errors import BadRequest, Conflict, Forbidden, Gone, NotFound, Unprocessable
 
 
 class AddressNotOfAccount(Unprocessable):
@@ -296,3 +296,30 @@ class AlreadyAnswered(Conflict):
     slug = "already-answered"
     title = "This was answered otherwise already"
     detail = "What was said first counts."
+
+
+# --- OpenDSR ---------------------------------------------------------------------------------------------
+
+
+class NotOpenDsr(BadRequest):
+    """400: `error` says why in the form that OpenDSR has for it."""
+
+    slug = "opendsr-refused"
+    title = "This is no OpenDSR message that can be answered"
+    detail = "See error.errors for each reason; discovery says what is supported."
+
+
+class CallbackNotSigned(Forbidden):
+    """403: nobody who is asked anything from here has signed it."""
+
+    slug = "callback-not-signed"
+    title = "This callback is not signed by a processor of ours"
+    detail = "Sign the raw body with the key of the certificate that your discovery names."
+
+
+class NotSetUpForOpenDsr(NotFound):
+    """404: without a certificate nothing could be signed."""
+
+    slug = "opendsr-not-set-up"
+    title = "This platform does not speak OpenDSR"
+    detail = "Its operator has set no certificate."
