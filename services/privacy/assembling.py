@@ -28,7 +28,7 @@ from libs.common.personal.vault import SealedFor, ToOpen, ToSeal, unless_destroy
 from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy.archive import archive
-from services.privacy.archive.export import IN_MEMORY, Export, keep
+from services.privacy.archive.export import IN_MEMORY, Export, Language, keep
 from services.privacy.domain.states import State
 from services.privacy.engine.phases import turn
 from services.privacy.evidence.placing import key_of
@@ -67,9 +67,11 @@ _CLAIM = text("""
         RETURNING request_id, round, attempts
     )
     SELECT request.id, request.store_id, request.subject_id, request.generation, claim, opened_at, contact,
-        claimed.round, claimed.attempts,
-        request.state = 'running' AND request.round = claimed.round AND contact IS NOT NULL AS wanted
+        claimed.round, claimed.attempts, known.language AS store_language,
+        request.state = 'running' AND request.round = claimed.round
+            AND (contact IS NOT NULL OR request.way = 'opendsr') AS wanted
     FROM claimed JOIN request ON request.id = claimed.request_id
+        LEFT JOIN known_store AS known ON known.store_id = request.store_id
 """)
 
 
@@ -177,8 +179,8 @@ _CHUNKS = text("""
 
 async def _exports(work: Work, claimed: Sequence[Row[Any]]) -> list[tuple[Row[Any], Export]]:
     """What each archive is made from, with the records that there is room for; without those whose keys are gone."""
-    contacts = await _contacts(work, claimed)
-    known = [one for one in claimed if one.id in contacts]
+    languages = await _languages(work, claimed)
+    known = [one for one in claimed if one.id in languages]
     if not known:
         return []
     values = {"ids": [one.id for one in known], "rounds": [one.round for one in known]}
@@ -196,10 +198,12 @@ async def _exports(work: Work, claimed: Sequence[Row[Any]]) -> list[tuple[Row[An
             store_id=one.store_id,
             subject_id=one.subject_id,
             right=one.claim,
-            language=contacts[one.id].language,
+            language=languages[one.id],
             opened_at=one.opened_at,
             made_at=made_at,
-            chunks={given.participant: given.answer["chunks"] for given in of_one if given.answer["chunks"]},
+            chunks={
+                given.participant: given.answer["chunks"] for given in of_one if given.answer.get("chunks")
+            },
             counts={given.participant: given.answer["counts"] for given in of_one},
             data_map=data_map,
             database=work.database,
@@ -211,11 +215,18 @@ async def _exports(work: Work, claimed: Sequence[Row[Any]]) -> list[tuple[Row[An
     return [(one, export) for one, export in exports if one.id in kept]
 
 
-async def _contacts(work: Work, claimed: Sequence[Row[Any]]) -> dict[UUID, RequestContact]:
-    boxes = [ToOpen(Sealed(RequestContact, one.contact), one.store_id, one.subject_id) for one in claimed]
-    opened = await work.vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON)
-    contacts = {one.id: unless_destroyed(contact) for one, contact in zip(claimed, opened, strict=True)}
-    return {id_: contact for id_, contact in contacts.items() if contact is not None}
+async def _languages(work: Work, claimed: Sequence[Row[Any]]) -> dict[UUID, Language]:
+    """The person's, unless their key is gone; the store's where a tool of its own asked."""
+    asked = [one for one in claimed if one.contact is not None]
+    boxes = [ToOpen(Sealed(RequestContact, one.contact), one.store_id, one.subject_id) for one in asked]
+    opened = await work.vault.open_many(boxes, purpose=Purpose.RIGHTS_OF_THE_PERSON) if boxes else []
+    languages: dict[UUID, Language] = {
+        one.id: "fr" if one.store_language == "fr" else "en" for one in claimed if one.contact is None
+    }
+    for one, found in zip(asked, opened, strict=True):
+        if (contact := unless_destroyed(found)) is not None:
+            languages[one.id] = contact.language
+    return languages
 
 
 # --- Who makes it ----------------------------------------------------------------------------------------

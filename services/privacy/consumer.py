@@ -54,6 +54,7 @@ from services.privacy.engine.phases import DELIVERIES, KEYRING_TASKS, NOTICES
 from services.privacy.engine.tasks import Answer
 from services.privacy.evidence import certificates, ending, placing
 from services.privacy.models import Base, Departure, Participant, RemovedEmail
+from services.privacy.opendsr import callbacks, following
 from services.privacy.personal import HERE, HOLDINGS, KEPT
 from services.privacy.recipients import deliveries, references
 from services.privacy.recipients import measuring as deliveries_measuring
@@ -231,6 +232,8 @@ DUTIES: Sequence[Duty] = (
     # Two, so that an archive of a million rows keeps only half of the others waiting.
     Duty("assemble archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
     Duty("assemble more archives", assembling.assemble, timedelta(seconds=1), channel=ARCHIVES),
+    Duty("follow OpenDSR requests", following.watch, timedelta(seconds=1)),
+    Duty("call tools back", callbacks.call, timedelta(seconds=5), channel=following.CALLBACKS),
     Duty("place evidence", placing.place, timedelta(seconds=1)),
     Duty("issue certificates", certificates.issue, timedelta(seconds=1)),
     Duty("forget evidence", ending.forget, timedelta(minutes=10)),

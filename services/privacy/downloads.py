@@ -147,17 +147,36 @@ async def begin(
     etag = f'"{found.sha256.hex()}"'
     part = wanted(range_, if_range, size=found.size, etag=etag)
     fetching = Fetching(found.request_id, found.store_id, found.subject_id, found.size, etag, part)
-    try:
-        async with aclosing(content(database, vault, fetching)) as pieces:
-            await anext(pieces)
-    except KeyDestroyed:
-        raise DownloadGone from None
+    await _see_that_it_opens(database, vault, fetching)
     if part is None or part.first == 0 or not found.begun:
         async with database.session(found.store_id) as session:
             values = {"token_hash": found.token_hash, "id": grant_id, "now": now}
             if await session.scalar(_COUNT, values) is None:
                 raise DownloadGone
     return fetching
+
+
+_ARCHIVE = text("SELECT * FROM archive WHERE request_id = :id AND store_id = :store_id AND state = 'ready'")
+
+
+async def whole(database: Database, vault: Vault, request_id: UUID, *, store_id: UUID) -> Fetching:
+    """All of an archive, for somebody who was let in otherwise. Raises DownloadGone, KeyringUnavailable."""
+    async with database.session(store_id) as session:
+        found = (await session.execute(_ARCHIVE, {"id": request_id, "store_id": store_id})).one_or_none()
+    if found is None:
+        raise DownloadGone
+    etag = f'"{found.sha256.hex()}"'
+    fetching = Fetching(request_id, store_id, found.subject_id, found.size, etag, None)
+    await _see_that_it_opens(database, vault, fetching)
+    return fetching
+
+
+async def _see_that_it_opens(database: Database, vault: Vault, fetching: Fetching) -> None:
+    try:
+        async with aclosing(content(database, vault, fetching)) as pieces:
+            await anext(pieces)
+    except KeyDestroyed:
+        raise DownloadGone from None
 
 
 _SIZES = text("SELECT sequence, size FROM archive_piece WHERE request_id = :id ORDER BY sequence")

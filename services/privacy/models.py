@@ -109,11 +109,12 @@ class Request(Base):
         CheckConstraint(f"law IN ({_words(Law)})", name="law"),
         CheckConstraint(f"way IN ({_words(Way)})", name="way"),
         CheckConstraint(f"decision IN ({_words(Decision)})", name="decision"),
-        # A second request of the same kind joins the first. Two corrections are never the same request.
+        # A second request of the same kind joins the first. Two corrections are never the same request, and what a
+        # store's own tool asks is answered to the tool.
         Index(
             "uq_request_open", "store_id", "subject_id", "generation", "claim",
             text("coalesce(purpose, '')"), text("coalesce(category, '')"), unique=True,
-            postgresql_where=text(f"{_IS_OPEN} AND claim <> 'rectification'"),
+            postgresql_where=text(f"{_IS_OPEN} AND claim <> 'rectification' AND way <> 'opendsr'"),
         ),
         Index("ix_request_listing", "store_id", "opened_at", "id"),
         Index("ix_request_subject", "store_id", "subject_id", "opened_at", "id"),

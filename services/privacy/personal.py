@@ -45,6 +45,7 @@ _CANCEL = text(f"""
         WHERE request.store_id = :store_id
             AND (request.state IN ('received', 'verifying', 'deciding')
                 OR request.state = 'running' AND request.claim IN ('access', 'portability', 'explanation'))
+            AND NOT (request.way = 'opendsr' AND request.claim = 'erasure')
         ORDER BY request.id FOR UPDATE OF request
     ), silenced AS (
         UPDATE task SET next_issue_at = NULL FROM ended WHERE task.request_id = ended.id
@@ -191,6 +192,10 @@ KEPT: Mapping[str, str] = {
                 "download",
                 "download_grant",
                 "privacy_settings",
+                "opendsr_controller",
+                "opendsr_request",
+                "opendsr_part",
+                "opendsr_callback",
             ),
             *("recipient", "recipient_secret", "delivery", "delivery_attempt", "request_reference"),
         ),

@@ -23,10 +23,14 @@ class Way(StrEnum):
     """Nobody asked again: the keyring says that it was erased, and a restored database has no request that says so."""
     CLOSING = "closing"
     """Nobody asked: somebody closed their account, and did not come back."""
+    OPENDSR = "opendsr"
+    """A tool of the store's own asked: the store, which is the controller, knows who they are and has decided."""
 
 
-UNASKED = frozenset({Way.CLOSING})
-"""What follows from what a person did while they were signed in needs no proof of who they are, and no decision."""
+UNASKED = frozenset({Way.CLOSING, Way.OPENDSR})
+"""What follows from what a person did while they were signed in, or what the store itself asks, needs no proof of who
+they are, and no decision.
+"""
 
 
 class Proof(StrEnum):

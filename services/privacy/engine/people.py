@@ -21,6 +21,7 @@ from libs.common.personal.tombstones import erased_among, hold_off
 from services.privacy.domain.problems import TooManySubjects
 from services.privacy.domain.rights import Law, Right
 from services.privacy.domain.states import UNDECIDED, State
+from services.privacy.domain.verification import Way
 from services.privacy.engine import decisions
 from services.privacy.engine.phases import begin, turn_back
 from services.privacy.engine.tasks import COLUMNS, also_of, is_part, lives_of, verb_of
@@ -204,7 +205,8 @@ async def _widen(
 
 async def _absorb(session: AsyncSession, requests: Sequence[Row[Any]], *, now: datetime) -> list[Row[Any]]:
     """Of several erasures of everything the furthest goes on, for all; whoever asked for another is told so."""
-    erasures = sorted((one for one in requests if _is_whole_erasure(one)), key=_furthest_first)
+    alike = [one for one in requests if _is_whole_erasure(one) and one.way != Way.OPENDSR]
+    erasures = sorted(alike, key=_furthest_first)
     for one in erasures[1:]:
         await decisions.absorb(session, one, now=now)
     return [one for one in requests if one not in erasures[1:]]

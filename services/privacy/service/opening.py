@@ -50,9 +50,9 @@ class Asking:
     asked: Asked
     way: Way
     proofs: tuple[Proof, ...]
-    contact: Sealed[RequestContact]
+    contact: Sealed[RequestContact] | None
     proposal: Sealed[Proposal] | None
-    status_hash: bytes
+    status_hash: bytes | None
     order_number: str | None = None
     begins_at: datetime | None = None
     """Of a lifting that the staff opens: the person is told before, and it runs then."""
@@ -167,7 +167,7 @@ async def open_request(
         raise ErasureUnderWay
     policy = await policy_of(session, asking.store_id)
     made = None
-    if not asking.also or await open_one(session, asking) is None:
+    if asking.way is Way.OPENDSR or not asking.also or await open_one(session, asking) is None:
         made = await session.scalar(_insert(asking, policy, now))
     if made is None:
         return await _join(session, asking, policy, expected=expected, now=now), False
@@ -362,6 +362,8 @@ def _open_of_its_kind(asking: Asking) -> list[Any]:
         people.among(Request, [asking.life]) | (people.among(Request, asking.also) & shown),
         Request.claim == asking.asked.right,
         Request.claim != Right.RECTIFICATION,
+        # What a store's own tool asked is answered to the tool, which could be told of nothing that others joined.
+        Request.way != Way.OPENDSR,
         Request.purpose.is_not_distinct_from(asking.asked.purpose),
         Request.category.is_not_distinct_from(asking.asked.category),
         Request.state.not_in(OVER),
