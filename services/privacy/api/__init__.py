@@ -8,6 +8,8 @@ from services.privacy.api import (
     evidence,
     following,
     operations,
+    opendsr,
+    opendsr_controllers,
     participants,
     parts,
     people,
@@ -38,5 +40,8 @@ ROUTERS = (
     evidence.router,
     store_endings.router,
     recipients.router,
+    opendsr_controllers.router,
 )
 PAGES = (download_page.router, request_pages.router)
+OPENDSR = opendsr.router
+"""Under the paths of its specification."""

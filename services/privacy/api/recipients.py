@@ -202,6 +202,7 @@ async def rotate_secret(
         store_id=store_id,
         recipient_id=recipient_id,
         at_once=wanted.at_once,
+        given=wanted.credential.get_secret_value() if wanted.credential else None,
         settings=_settings(request),
         now=now,
     )

@@ -58,7 +58,7 @@ async def answer(
             session, row.recipient_id, key_bytes(settings.master_key), now=now
         )
         signatures.check(headers, str(delivery_id), content, secrets, now=now)
-        await _take(session, row, said, now=now)
+        await take(session, row, said, now=now)
 
 
 _LOCK_REQUEST = text("SELECT FROM request WHERE id = :id AND store_id = :store_id FOR UPDATE")
@@ -76,7 +76,8 @@ _FAILED = text("""
 """)
 
 
-async def _take(session: AsyncSession, row: Any, said: Said, *, now: datetime) -> None:
+async def take(session: AsyncSession, row: Any, said: Said, *, now: datetime) -> None:
+    """What the recipient of a delivery has said, whoever it was said to. Raises AlreadyAnswered."""
     of_row = {"id": row.id, "store_id": row.store_id}
     await session.execute(_LOCK_REQUEST, {"id": row.request_id, "store_id": row.store_id})
     last = (await session.execute(_LOCK, of_row)).one()

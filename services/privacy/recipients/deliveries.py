@@ -18,14 +18,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
 from libs.common.errors import Unavailable
+from libs.common.events.privacy import ExportedRecords, Outcome
 from libs.common.outgoing import Outgoing
+from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed, SubjectErased
 from libs.common.settings import key_bytes
 from libs.common.telemetry import joint_spans, meter
 from libs.common.worker import Work
 from services.privacy.domain.problems import RecipientDisabled
 from services.privacy.engine.phases import DELIVERIES
-from services.privacy.recipients import composing, outcomes, signing_secrets
+from services.privacy.recipients import composing, outcomes, results, signing_secrets
 from services.privacy.recipients.protocols import Reply, Sending
 from services.privacy.recipients.schedule import pause_after
 from services.privacy.recipients.speaking import POLLED, PROTOCOLS
@@ -109,8 +111,13 @@ async def _deliver(work: Work, row: Row[Any]) -> None:
     reply = await _tried(work, row, body)
     milliseconds = round((time.monotonic() - began) * 1000)
     _tries.add(1, {"protocol": row.protocol, "outcome": reply.word or "taken"})
+    try:
+        found = await results.sealed(work, row, reply.said) if reply.said is not None else None
+    except SubjectErased:
+        await _end(work, row, outcomes.erased)
+        return
     async with work.database.session(row.store_id) as session:
-        await _record(session, row, reply, milliseconds=milliseconds, now=work.clock())
+        await _record(session, row, reply, found, milliseconds=milliseconds, now=work.clock())
     if reply.gone:
         async with work.database.session(row.store_id) as session:
             await disable(session, row.store_id, row.recipient_id, Disabled.GONE)
@@ -180,7 +187,13 @@ _REACHED = text("""
 
 
 async def _record(
-    session: AsyncSession, row: Row[Any], reply: Reply, *, milliseconds: int, now: datetime
+    session: AsyncSession,
+    row: Row[Any],
+    reply: Reply,
+    found: Sealed[ExportedRecords] | None,
+    *,
+    milliseconds: int,
+    now: datetime,
 ) -> None:
     """The try, what it means for the delivery, and what for the request. Its request is locked first, as ever."""
     of_row = {"id": row.id, "store_id": row.store_id, "attempts": row.attempts, "now": now}
@@ -194,14 +207,20 @@ async def _record(
     if reply.word:
         await _failed(session, row, reply, last, now=now)
     else:
-        await _taken(session, row, reply, last, now=now)
+        await _taken(session, row, reply, found, last, now=now)
 
 
 async def _taken(
-    session: AsyncSession, row: Row[Any], reply: Reply, last: Row[Any], *, now: datetime
+    session: AsyncSession,
+    row: Row[Any],
+    reply: Reply,
+    found: Sealed[ExportedRecords] | None,
+    last: Row[Any],
+    *,
+    now: datetime,
 ) -> None:
     await session.execute(_REACHED, {"recipient_id": row.recipient_id, "store_id": row.store_id, "now": now})
-    state = await outcomes.taken(session, row, reply, DeliveryState(last.state), now=now)
+    state = await outcomes.taken(session, row, reply, DeliveryState(last.state), found, now=now)
     again = reply.poll_at if state is DeliveryState.RECEIVED else None
     if state is DeliveryState.SENDING:
         # It was taken, and could not be done: told so, we ask again.
@@ -220,12 +239,18 @@ async def _failed(
     elif state is not DeliveryState.SENDING and not _is_polled(row):
         # It was taken before, and sent once more by hand.
         pause = None
-    if row.what == TEST:
+    if row.what == TEST or _is_given_up(reply, last):
         state, pause = DeliveryState.STUCK, None
     next_try_at = now + pause if pause is not None else None
     await _save(session, row, reply, state, failures=failures, next_try_at=next_try_at, taken=False, now=now)
     word = reply.word or (reply.said.reason if reply.said else "") or "failed"
     await outcomes.failed(session, row, word, next_try_at=next_try_at)
+
+
+def _is_given_up(reply: Reply, last: Row[Any]) -> bool:
+    """Whether it had taken what it says now that it will not do: asking again changes nothing."""
+    failed = reply.said is not None and reply.said.outcome is Outcome.FAILED
+    return failed and last.state == DeliveryState.RECEIVED
 
 
 async def _save(

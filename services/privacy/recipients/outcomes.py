@@ -10,13 +10,15 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.events.privacy import Outcome, Verb
+from libs.common.events.privacy import ExportedRecords, Outcome, Verb
+from libs.common.personal.data import Sealed
 from services.privacy.domain.parts import ERASED
 from services.privacy.domain.states import RECIPIENT, TERMINAL, TaskState
 from services.privacy.engine.answers import record, settled
 from services.privacy.engine.decisions import locked
 from services.privacy.engine.tasks import IS_UNANSWERED, Answer
 from services.privacy.evidence.entries import Noted, Step, note
+from services.privacy.recipients import results
 from services.privacy.recipients.protocols import Reply, Said
 from services.privacy.recipients.words import DeliveryState, Role
 from services.privacy.settings import present
@@ -30,7 +32,13 @@ def name_of(recipient_id: Any) -> str:
 
 
 async def taken(
-    session: AsyncSession, row: Row[Any], reply: Reply, state: DeliveryState, *, now: datetime
+    session: AsyncSession,
+    row: Row[Any],
+    reply: Reply,
+    state: DeliveryState,
+    found: Sealed[ExportedRecords] | None,
+    *,
+    now: datetime,
 ) -> DeliveryState:
     """The recipient has it. What it says that it has done counts; if it says nothing, it has received or been told.
 
@@ -39,7 +47,7 @@ async def taken(
     if row.request_id is None or state is DeliveryState.DONE:
         return DeliveryState.DONE
     if reply.said is not None:
-        return await said(session, row, reply.said, now=now)
+        return await said(session, row, reply.said, found, now=now)
     role = Role(row.role)
     if state is DeliveryState.RECEIVED and role is Role.PROCESSOR:
         return state
@@ -53,8 +61,15 @@ _ANSWERED = text("""
 """)
 
 
-async def said(session: AsyncSession, row: Row[Any], what: Said, *, now: datetime) -> DeliveryState:
-    """What a recipient says that it has done. A failure is no end: it is asked again."""
+async def said(
+    session: AsyncSession,
+    row: Row[Any],
+    what: Said,
+    found: Sealed[ExportedRecords] | None = None,
+    *,
+    now: datetime,
+) -> DeliveryState:
+    """What a recipient says that it has done, and has found. A failure is no end: it is asked again."""
     if what.outcome is Outcome.FAILED:
         return DeliveryState.SENDING
     content = {
@@ -62,6 +77,8 @@ async def said(session: AsyncSession, row: Row[Any], what: Said, *, now: datetim
         "counts": dict(what.counts),
         "retained": [dict(one) for one in what.retained],
     }
+    if found is not None:
+        content |= await results.keep(session, row, name_of(row.recipient_id), found)
     await _answer(session, row, TaskState(what.outcome), content, now=now)
     await session.execute(_ANSWERED, {"id": row.id, "now": now, "hash": hash_of(what)})
     return DeliveryState.DONE

@@ -74,6 +74,15 @@ class Sending:
     """What the last reply left to be remembered."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class File:
+    """Something that a recipient found of the person, as it came."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a recipient says that it has done."""
@@ -83,6 +92,10 @@ class Said:
     retained: Sequence[Mapping[str, Any]] = ()
     reason: str = ""
     """Of a failure: a fixed word."""
+    files: Sequence[File] = ()
+    """Of an access: what it found."""
+    links: Sequence[str] = field(default=(), repr=False)
+    """And where the rest is, which could not be fetched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy import func, literal, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import ring_after_commit
-from libs.common.errors import NotFound
+from libs.common.errors import NotFound, Unprocessable
 from libs.common.events.privacy import Verb
 from libs.common.http import cursor_at, position_in, require_match
 from libs.common.settings import key_bytes
@@ -27,7 +27,7 @@ from services.privacy.recipients import deliveries, signing_secrets
 from services.privacy.recipients.models import Delivery, DeliveryAttempt, Recipient
 from services.privacy.recipients.schemas import NewRecipient, RecipientChange
 from services.privacy.recipients.speaking import PARTIAL_PROTOCOLS, part_in
-from services.privacy.recipients.words import TEST, DeliveryState, Disabled, RecipientState
+from services.privacy.recipients.words import TEST, DeliveryState, Disabled, Protocol, RecipientState
 from services.privacy.settings import Settings
 
 MOST = 100
@@ -49,8 +49,8 @@ def check_address(url: str, settings: Settings) -> None:
 
 async def register(
     session: AsyncSession, *, store_id: UUID, wanted: NewRecipient, settings: Settings, now: datetime
-) -> tuple[Recipient, str]:
-    """A new recipient and its secret. Raises AddressNotAllowed, TooManyRecipients."""
+) -> tuple[Recipient, str | None]:
+    """A new recipient and its secret, unless that is its own. Raises AddressNotAllowed, TooManyRecipients."""
     check_address(wanted.url, settings)
     await session.execute(_ONE_AT_A_TIME, {"store_id": str(store_id)})
     number = await session.scalar(
@@ -63,16 +63,17 @@ async def register(
     recipient = Recipient(
         id=uuid4(),
         store_id=store_id,
-        **wanted.model_dump(),
+        **wanted.model_dump(exclude={"credential"}),
         state=RecipientState.TESTING,
         verbs=[verb.value for verb in part_in(wanted.role, wanted.protocol)],
         registered_at=now,
         version=1,
     )
     session.add(recipient)
-    secret = signing_secrets.make(session, recipient, key_bytes(settings.master_key), now=now)
+    given = wanted.credential.get_secret_value() if wanted.credential else None
+    secret = signing_secrets.make(session, recipient, key_bytes(settings.master_key), now=now, given=given)
     await session.flush()
-    return recipient, secret
+    return recipient, None if given else secret
 
 
 async def one(session: AsyncSession, *, store_id: UUID, recipient_id: UUID, lock: bool = False) -> Recipient:
@@ -188,14 +189,18 @@ async def rotate(
     store_id: UUID,
     recipient_id: UUID,
     at_once: bool,
+    given: str | None,
     settings: Settings,
     now: datetime,
-) -> str:
-    """A new secret. Raises NotFound, RecipientDisabled."""
+) -> str | None:
+    """A new secret, or the recipient's own that it has `given`. Raises NotFound, RecipientDisabled, Unprocessable."""
     recipient = await _enabled(session, store_id, recipient_id)
+    if (given is not None) != (recipient.protocol == Protocol.OPENDSR):
+        raise Unprocessable("An OpenDSR processor gives you a credential; for others a secret is made here.")
     recipient.version += 1
     key = key_bytes(settings.master_key)
-    return await signing_secrets.rotate(session, recipient, key, at_once=at_once, now=now)
+    secret = await signing_secrets.rotate(session, recipient, key, at_once=at_once, now=now, given=given)
+    return None if given else secret
 
 
 async def _enabled(session: AsyncSession, store_id: UUID, recipient_id: UUID) -> Recipient:

@@ -1,13 +1,29 @@
 """What the routes of recipients take and give."""
 
+import re
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 
 from libs.common.events.privacy import Verb
 from services.privacy.recipients.words import DeliveryState, Disabled, Protocol, RecipientState, Role
+
+
+def _as_header(credential: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[\x21-\x7e]+( [\x21-\x7e]+)?", credential.get_secret_value()) is None:
+        raise ValueError("a token, or a scheme and a value")
+    return credential
+
 
 _Line = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
@@ -18,6 +34,17 @@ _Name = Annotated[
 ]
 _Url = Annotated[str, Field(max_length=2000, description="Where it is reached, with https.")]
 _Country = Annotated[str, Field(pattern="^[A-Z]{2}$", description="Where it is, ISO 3166-1 alpha-2.")]
+
+
+Credential = Annotated[
+    SecretStr,
+    Field(
+        min_length=8,
+        max_length=2000,
+        description="Of an OpenDSR processor: what it gave you to be let in with, a bearer token or `Scheme value`.",
+    ),
+    AfterValidator(_as_header),
+]
 
 
 class RecipientDetails(BaseModel):
@@ -42,6 +69,17 @@ class NewRecipient(RecipientDetails):
         "decides for itself, and is told."
     )
     protocol: Protocol = Protocol.WEBHOOK
+    credential: Credential | None = None
+
+    @model_validator(mode="after")
+    def _of_its_protocol(self) -> Self:
+        if (self.credential is not None) != (self.protocol is Protocol.OPENDSR):
+            raise ValueError("a credential is what an OpenDSR processor gave you")
+        if self.protocol is Protocol.OPENDSR and self.role is not Role.PROCESSOR:
+            raise ValueError("OpenDSR is spoken to processors")
+        if self.protocol is Protocol.OPENDSR and "?" in self.url:
+            raise ValueError("paths follow this address")
+        return self
 
 
 class RecipientChange(BaseModel):
@@ -91,12 +129,13 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     at_once: bool = Field(False, description="The ones before end now, and not in a day: somebody knows one.")
+    credential: Credential | None = None
 
 
 class SecretMade(BaseModel):
     """A new secret, which is shown this once."""
 
-    secret: str
+    secret: str | None = Field(None, description="Absent where the recipient gave you a credential.")
     before_until: datetime = Field(description="Until then the one before counts as well.")
 
 

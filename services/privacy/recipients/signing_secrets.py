@@ -33,9 +33,11 @@ def _bound_to(recipient_id: UUID, id_: UUID) -> bytes:
     return f"{recipient_id}|{id_}".encode()
 
 
-def make(session: AsyncSession, recipient: Any, master_key: bytes, *, now: datetime) -> str:
-    """A new secret, which is shown this once."""
-    secret, id_, nonce = new_secret(), uuid4(), os.urandom(_NONCE_BYTES)
+def make(
+    session: AsyncSession, recipient: Any, master_key: bytes, *, now: datetime, given: str | None = None
+) -> str:
+    """A new secret, which is shown this once; or what the recipient has `given` the store."""
+    secret, id_, nonce = given or new_secret(), uuid4(), os.urandom(_NONCE_BYTES)
     sealed = cipher(master_key).encrypt(nonce, secret.encode(), _bound_to(recipient.id, id_))
     session.add(
         RecipientSecret(
@@ -60,12 +62,18 @@ _REPLACE = text("""
 
 
 async def rotate(
-    session: AsyncSession, recipient: Any, master_key: bytes, *, at_once: bool, now: datetime
+    session: AsyncSession,
+    recipient: Any,
+    master_key: bytes,
+    *,
+    at_once: bool,
+    now: datetime,
+    given: str | None = None,
 ) -> str:
     """A new secret. The one before counts for another day, or not any more where that is to be `at_once`."""
     replace = {"recipient_id": recipient.id, "store_id": recipient.store_id, "at_once": at_once}
     await session.execute(_REPLACE, replace | {"ends_at": now + OVERLAP, "now": now})
-    return make(session, recipient, master_key, now=now)
+    return make(session, recipient, master_key, now=now, given=given)
 
 
 _IN_FORCE = text("""

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from libs.common.events.privacy import Verb
-from services.privacy.recipients import shopify, webhooks
+from services.privacy.recipients import opendsr, shopify, webhooks
 from services.privacy.recipients.protocols import Spoken
 from services.privacy.recipients.words import Protocol, Role
 
 PROTOCOLS: Mapping[Protocol, Spoken] = MappingProxyType(
-    {Protocol.WEBHOOK: webhooks, Protocol.SHOPIFY: shopify}
+    {Protocol.WEBHOOK: webhooks, Protocol.SHOPIFY: shopify, Protocol.OPENDSR: opendsr}
 )
 TOLD_OUTSIDE = frozenset(verb for spoken in PROTOCOLS.values() for verb in spoken.VERBS)
 """What recipients can have a part in at all."""
