@@ -138,6 +138,8 @@ class Furnished:
     """By the name of their path parameter."""
     secrets: Mapping[str, str]
     """The headers that show the cart and the order."""
+    tool: Mapping[str, str]
+    """The header of its privacy tool."""
 
     def staff(self, role: Role = Role.MANAGER, **claims: Any) -> dict[str, str]:
         return authorization(self.id, role, **claims)
@@ -193,6 +195,7 @@ async def furnish(house: House, merchant: Person) -> Furnished:
         expect=201,
     )
     recipient, delivery_id = await _recipient(house, store_id)
+    tool = await _tool(house, store_id)
     # Billing hears of an order before it hears that the order was placed.
     early = OrderConfirmed(order_id=uuid4(), version=2)
     await deliver(billing.HANDLERS, house.database("billing"), store_id, early)
@@ -221,13 +224,57 @@ async def furnish(house: House, merchant: Person) -> Furnished:
             "delivery_id": delivery_id,
             "document_id": str(uuid4()),
             "download_id": str(uuid4()),
+            "controller_id": tool["controller_id"],
+            "subject_request_id": tool["subject_request_id"],
             "slug": slug,
             "participant": "newsletter",
             "verb": "export",
             "name": "newsletter",
         },
         secrets={"Cart-Secret": sold["cart_secret"], "Order-Secret": sold["view_secret"]},
+        tool={"Authorization": f"Bearer {tool['key']}"},
     )
+
+
+async def _tool(house: House, store_id: UUID) -> dict[str, str]:
+    """A privacy tool of the store, its key, the id of something that it asked, and of another that may be revoked."""
+    made, other = [
+        await house.call(
+            "POST",
+            f"/privacy/v1/stores/{store_id}/opendsr-controllers",
+            json={"name": "Our privacy tool", "callback_hosts": ["tool.vitrine.example"]},
+            headers=authorization(store_id, Role.OWNER),
+            expect=201,
+        )
+        for _ in range(2)
+    ]
+    email = f"canary-{uuid4().hex}@vitrine.example"
+    asked = {
+        "regulation": "gdpr",
+        "subject_request_id": str(uuid4()),
+        "subject_request_type": "erasure",
+        "submitted_time": datetime.now(UTC).isoformat(),
+        "subject_identities": [{"identity_type": "email", "identity_format": "raw", "identity_value": email}],
+        "status_callback_urls": ["https://tool.vitrine.example/callbacks"],
+    }
+    await house.call(
+        "POST",
+        f"/privacy/opendsr/{store_id}/v1/requests",
+        json=asked,
+        headers={"Authorization": f"Bearer {made['key']}"},
+        expect=201,
+    )
+    await house.call(
+        "DELETE",
+        f"/privacy/opendsr/{store_id}/v1/requests/{asked['subject_request_id']}",
+        headers={"Authorization": f"Bearer {made['key']}"},
+        expect=202,
+    )
+    return {
+        "controller_id": other["id"],
+        "key": made["key"],
+        "subject_request_id": str(asked["subject_request_id"]),
+    }
 
 
 _UNTIL = str(datetime.now(UTC).date() + timedelta(days=30))

@@ -72,8 +72,29 @@ PUBLIC: frozenset[Route] = PAGES | {
     ("POST", "/privacy/v1/status/certificate.pdf"),
     # The recipient's secret signs the answer.
     ("POST", "/privacy/v1/deliveries/{delivery_id}/answer"),
+    ("GET", "/privacy/opendsr/certificate.pem"),
+    ("GET", "/privacy/opendsr/{store_id}/v1/discovery"),
+    ("GET", "/privacy/opendsr/{store_id}/discovery"),
 }
 """What anybody may call. Every other route answers an anonymous caller with 401."""
+SIGNED: frozenset[Route] = frozenset(
+    {("POST", "/privacy/opendsr/callbacks"), ("POST", "/privacy/opendsr/opengdpr_callbacks")}
+)
+"""What whoever signs may call: nothing is read before the signature is good, and without one the answer is 403."""
+TOOLS: frozenset[Route] = frozenset(
+    (method, f"/privacy/opendsr/{{store_id}}/{path}")
+    for method, path in (
+        *(("POST", "v1/requests"), ("POST", "opengdpr_requests")),
+        *(("GET", "v1/requests/{subject_request_id}"), ("GET", "opengdpr_requests/{subject_request_id}")),
+        *(
+            ("DELETE", "v1/requests/{subject_request_id}"),
+            ("DELETE", "opengdpr_requests/{subject_request_id}"),
+        ),
+        ("GET", "v1/requests/{subject_request_id}/results"),
+        ("GET", "v1/requests/{subject_request_id}/results/{number}"),
+    )
+)
+"""What a store's own privacy tool may call, with the key that it was given, and nobody else."""
 
 CUSTOMER = frozenset({Role.CUSTOMER})
 OWNER = frozenset({Role.OWNER})
@@ -173,6 +194,13 @@ ROLES: Mapping[Route, frozenset[Role]] = {
     ("GET", "/privacy/v1/stores/{store_id}/evidence/log"): OFFICERS,
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/certificate"): OFFICERS | CUSTOMER,
     ("GET", "/privacy/v1/stores/{store_id}/requests/{request_id}/certificate.pdf"): OFFICERS | CUSTOMER,
+    ("POST", "/privacy/v1/stores/{store_id}/opendsr-controllers"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/opendsr-controllers"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}"): OFFICERS,
+    ("PUT", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}"): OFFICERS,
+    ("DELETE", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}"): OFFICERS,
+    ("POST", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}/keys"): OFFICERS,
+    ("GET", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}/callbacks"): OFFICERS,
     # Of the platform's own store.
     ("GET", "/privacy/v1/escalations"): OFFICERS,
     ("GET", "/privacy/v1/operations/requests"): OFFICERS,
@@ -213,6 +241,22 @@ OF_THE_PLATFORM = frozenset(
 UNTIL = str(datetime.now(UTC).date() + timedelta(days=30))
 """The last day of a hold."""
 
+_ASKED_BY_A_TOOL = {
+    "regulation": "gdpr",
+    "subject_request_id": "a7551968-d5d6-44b2-9831-815ac9017798",
+    "subject_request_type": "access",
+    "submitted_time": "2026-11-01T12:00:00Z",
+    "subject_identities": [
+        {"identity_type": "email", "identity_format": "raw", "identity_value": "person@vitrine.example"}
+    ],
+}
+_SAID_BY_A_PROCESSOR = {
+    "controller_id": "a-store",
+    "subject_request_id": "a7551968-d5d6-44b2-9831-815ac9017798",
+    "status_callback_url": "https://vitrine.example/privacy/opendsr/callbacks",
+    "request_status": "completed",
+    "expected_completion_time": "2026-12-01T12:00:00Z",
+}
 # What a call needs besides its path to get as far as the object it names.
 BODIES: Mapping[Route, Any] = {
     ("POST", "/catalog/v1/stores/{store_id}/products"): {
@@ -311,6 +355,13 @@ BODIES: Mapping[Route, Any] = {
         "accepted": True,
         "seen": "A card.",
     },
+    ("POST", "/privacy/v1/stores/{store_id}/opendsr-controllers"): {"name": "Our privacy tool"},
+    ("PUT", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}"): {"name": "Another tool"},
+    ("POST", "/privacy/v1/stores/{store_id}/opendsr-controllers/{controller_id}/keys"): {"overlap_hours": 1},
+    ("POST", "/privacy/opendsr/callbacks"): _SAID_BY_A_PROCESSOR,
+    ("POST", "/privacy/opendsr/opengdpr_callbacks"): _SAID_BY_A_PROCESSOR,
+    ("POST", "/privacy/opendsr/{store_id}/v1/requests"): _ASKED_BY_A_TOOL,
+    ("POST", "/privacy/opendsr/{store_id}/opengdpr_requests"): _ASKED_BY_A_TOOL,
     ("POST", "/identity/v1/stores/{store_id}/tokens"): {
         "grant_type": "password",
         "email": "person@vitrine.example",
@@ -367,13 +418,15 @@ def as_role(store: Furnished, role: Role) -> dict[str, str]:
 
 
 def call(route: Route, store: Furnished, headers: Mapping[str, str] | None = None) -> Call:
-    return Call(route, {"store_id": str(store.id), **store.objects}, headers or {})
+    return Call(route, {"store_id": str(store.id), "number": "1", **store.objects}, headers or {})
 
 
 def permitted(route: Route, store: Furnished, merchant: Person) -> Mapping[str, str]:
     """The header of somebody who may call the route; nobody's where it is public."""
-    if route in PUBLIC:
+    if route in PUBLIC | SIGNED:
         return {}
+    if route in TOOLS:
+        return store.tool
     role = min(ROLES[route])
     if route in OF_THE_PLATFORM:
         return merchant.headers if role is Role.CUSTOMER else authorization(PLATFORM_STORE, role)

@@ -16,7 +16,7 @@ from deploy.local.documents import DOCS
 from deploy.local.environment import SERVICES
 from libs.common.auth import Role
 from tests.contract.house import Furnished, House, Person, buy
-from tests.contract.routes import BODIES, Route, call, is_problem, permitted, routes
+from tests.contract.routes import BODIES, SIGNED, TOOLS, Route, call, is_problem, permitted, routes
 
 DOCUMENTS = {service: orjson.loads((DOCS / "api" / f"{service}.json").read_bytes()) for service in SERVICES}
 OPERATIONS: Mapping[Route, Mapping[str, Any]] = {
@@ -54,6 +54,9 @@ def test_whatever_is_created_takes_a_key() -> None:
     assert created - KEYED == {
         ("POST", "/orders/v1/stores/{store_id}/carts"),
         ("POST", "/privacy/v1/downloads"),
+        # The id that the tool gives is its key.
+        ("POST", "/privacy/opendsr/{store_id}/v1/requests"),
+        ("POST", "/privacy/opendsr/{store_id}/opengdpr_requests"),
     }
 
 
@@ -140,7 +143,23 @@ def _bad_bodies(route: Route) -> Iterator[tuple[str, Any]]:
     yield "", example | {"unheard_of": 1}
 
 
-@routes(JSON)
+@routes(JSON & TOOLS)
+async def test_each_member_that_a_tool_sends_wrong_is_refused_as_opendsr_says(
+    route: Route, house: House, ours: Furnished
+) -> None:
+    right = call(route, ours, ours.tool)
+    bodies = list(_bad_bodies(route))
+    assert len(bodies) > 20
+    for name, body in bodies:
+        answer = await right.made(house, json=body)
+        is_problem(answer, 400, 413)
+        assert "unheard_of" not in answer.text
+        if answer.status_code == 400:
+            messages = [error["message"] for error in answer.json()["error"]["errors"]]
+            assert name in messages[0] or messages[0].startswith("The body") or not name, (name, messages)
+
+
+@routes(JSON - TOOLS - SIGNED)
 async def test_each_member_is_refused_where_it_is_wrong(
     route: Route, house: House, ours: Furnished, merchant: Person
 ) -> None:
@@ -290,6 +309,10 @@ async def _to_be_settled(house: House, ours: Furnished, _: Person) -> dict[str, 
     return {"names": {"request_id": request_id}, "json": BODIES["POST", route]}
 
 
+async def _a_tool(_house: House, _ours: Furnished, _: Person) -> dict[str, Any]:
+    return {"json": BODIES["POST", "/privacy/v1/stores/{store_id}/opendsr-controllers"]}
+
+
 async def _a_recipient(_house: House, _ours: Furnished, _: Person) -> dict[str, Any]:
     return {"json": BODIES["POST", "/privacy/v1/stores/{store_id}/recipients"]}
 
@@ -315,10 +338,14 @@ FIRST: Mapping[Route, Prepare] = {
     ("POST", "/privacy/v1/stores/{store_id}/merges"): _to_be_merged,
     ("POST", "/privacy/v1/stores/{store_id}/holds"): _a_hold,
     ("POST", "/privacy/v1/stores/{store_id}/recipients"): _a_recipient,
+    ("POST", "/privacy/v1/stores/{store_id}/opendsr-controllers"): _a_tool,
     ("POST", "/privacy/v1/status/documents"): _to_be_shown,
 }
 """How to make the first of two calls with one key."""
-SHOWN_ONCE: Mapping[Route, str] = {("POST", "/privacy/v1/stores/{store_id}/recipients"): "secret"}
+SHOWN_ONCE: Mapping[Route, str] = {
+    ("POST", "/privacy/v1/stores/{store_id}/recipients"): "secret",
+    ("POST", "/privacy/v1/stores/{store_id}/opendsr-controllers"): "key",
+}
 """What a reply that is given again does not have any more."""
 
 

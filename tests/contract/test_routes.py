@@ -17,6 +17,8 @@ from tests.contract.routes import (
     PAGES,
     PUBLIC,
     ROLES,
+    SIGNED,
+    TOOLS,
     Route,
     as_role,
     call,
@@ -35,8 +37,8 @@ def test_every_route_is_declared_and_every_declared_route_exists(house: House) -
         for context in iter_route_contexts(app.routes)
         for method in (context.methods or set()) - {"HEAD"}
     }
-    assert found == PUBLIC | ROLES.keys()
-    assert not PUBLIC & ROLES.keys()
+    assert found == PUBLIC | SIGNED | TOOLS | ROLES.keys()
+    assert len(found) == len(PUBLIC) + len(SIGNED) + len(TOOLS) + len(ROLES)
 
 
 # --- Who may call ----------------------------------------------------------------------------------------
@@ -57,6 +59,27 @@ async def test_nobody_is_let_in_without_a_valid_token(route: Route, house: House
         answer = await call(route, ours, anonymous).made(house)
         is_problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@routes(TOOLS)
+async def test_only_a_tool_of_the_store_is_let_in_by_its_key(
+    route: Route, house: House, ours: Furnished, theirs: Furnished
+) -> None:
+    for nobody in ({}, {"Authorization": "Bearer x"}, as_role(ours, Role.OWNER), ours.customer.headers):
+        is_problem(await call(route, ours, nobody).made(house), 401)
+    foreign = await call(route, ours, theirs.tool).made(house)
+    is_problem(foreign, 404)
+    missing = await call(route, ours, theirs.tool).about(store_id=str(uuid4())).made(house)
+    assert seen(foreign) == seen(missing)
+    assert (await call(route, ours, ours.tool).made(house)).status_code not in {401, 403}
+
+
+@routes(SIGNED)
+async def test_what_nobody_signed_is_not_read(route: Route, house: House, ours: Furnished) -> None:
+    for body in (b"", b"{", b"{}", CANARY.encode()):
+        answer = await call(route, ours).made(house, content=body)
+        is_problem(answer, 403)
+        assert "canary" not in answer.text.lower()
 
 
 @routes(ROLES)
@@ -105,7 +128,7 @@ async def test_another_store_is_like_one_that_does_not_exist(
         assert seen(foreign) == seen(missing), role
 
 
-@routes(PUBLIC, ROLES, having="{store_id}")
+@routes(PUBLIC, TOOLS, ROLES, having="{store_id}")
 async def test_another_stores_object_is_like_one_that_does_not_exist(
     route: Route, house: House, ours: Furnished, theirs: Furnished, merchant: Person
 ) -> None:
@@ -152,7 +175,7 @@ async def test_a_store_one_does_not_work_at_is_like_one_that_does_not_exist(
 # --- What is sent ----------------------------------------------------------------------------------------
 
 
-@routes(route for route in PUBLIC | ROLES.keys() if route[0] in {"POST", "PUT", "PATCH"})
+@routes(route for route in PUBLIC | SIGNED | TOOLS | ROLES.keys() if route[0] in {"POST", "PUT", "PATCH"})
 async def test_ten_megabytes_are_refused_everywhere(
     route: Route, house: House, ours: Furnished, merchant: Person
 ) -> None:
@@ -164,7 +187,7 @@ async def test_ten_megabytes_are_refused_everywhere(
 CANARY = "Canary 7f3a9 Person"
 
 
-@routes(PUBLIC - PAGES, ROLES)
+@routes(PUBLIC - PAGES, SIGNED, TOOLS, ROLES)
 async def test_bad_input_is_refused_and_never_repeated(
     route: Route, house: House, ours: Furnished, merchant: Person
 ) -> None:
@@ -182,7 +205,7 @@ async def test_bad_input_is_refused_and_never_repeated(
         assert "canary" not in (answer.text + str(answer.headers)).lower()
 
 
-@routes(PUBLIC - PAGES, ROLES)
+@routes(PUBLIC - PAGES, TOOLS, ROLES)
 async def test_a_body_of_another_form_is_refused(
     route: Route, house: House, ours: Furnished, merchant: Person
 ) -> None:

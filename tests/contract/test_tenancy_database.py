@@ -281,6 +281,7 @@ def _metadata(name: str) -> list[MetaData]:
     if name == "privacy":
         import_module("services.privacy.evidence.models")
         import_module("services.privacy.recipients.models")
+        import_module("services.privacy.opendsr.models")
     if name in SERVICES:
         return [METADATA, import_module(f"services.{name}.models").Base.metadata]
     if name == "keyring":
