@@ -1,13 +1,13 @@
 # `make` alone explains every target.
 .DEFAULT_GOAL := help
-.PHONY: help run demo kafka test check taxonomy format replay backup restore rewrap rotate officer bench docs migrate lock clean
+.PHONY: help run demo kafka conformance test check taxonomy format replay backup restore rewrap rotate officer bench docs migrate lock clean
 PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 help: ## Show this list
 	@echo "Vitrine: two commands are enough, 'make run' and 'make test'."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: installed ## Start the whole platform at http://127.0.0.1:8000 (BROKER=kafka for Apache Kafka; ARGS="--port 9000")
 	@$(PYTHON) -m deploy.local.run $(ARGS)
@@ -17,6 +17,9 @@ demo: installed ## Walk through a shop's life over HTTP: buy, pay, export, erase
 
 kafka: installed ## Fetch Apache Kafka with Maven and start one node at 127.0.0.1:9092
 	@$(PYTHON) -m deploy.local.kafka $(ARGS)
+
+conformance: installed-tests ## Check a participant of yours, in any language, and say what it lacks (ARGS="--help")
+	@$(PYTHON) -m conformance $(ARGS)
 
 test: installed-tests ## Run all tests on real PostgreSQL and Apache Kafka (ARGS="unit contract" for some parts)
 	@$(PYTHON) -m deploy.local.test $(ARGS)

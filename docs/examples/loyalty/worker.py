@@ -10,6 +10,7 @@ from libs.common.ending import Endings
 from libs.common.personal.holdings import Holding, OnErase
 from libs.common.personal.participant import Participant
 from libs.common.settings import ServiceSettings
+from libs.common.stores import STORES
 from libs.common.worker import main
 
 
@@ -27,6 +28,6 @@ if __name__ == "__main__":
     main(
         "loyalty",
         Settings.model_validate({}),
-        handlers={**PARTICIPANT.handlers, **ENDINGS.handlers},
+        handlers={**STORES, **PARTICIPANT.handlers, **ENDINGS.handlers},
         duties=[*PARTICIPANT.duties, *ENDINGS.duties],
     )
