@@ -188,13 +188,16 @@ class Scene:
         await self.talk.say(task, store_id=question.store_id)
         return Question(question.store_id, task)
 
-    async def answer(self, question: Question, *, already: int = 0) -> Received[TaskAnswered]:
+    async def answer(
+        self, question: Question, *, already: int = 0, within: float | None = None
+    ) -> Received[TaskAnswered]:
         """The answer to a task, after `already` others. Raises Missing."""
+        within = self.patience if within is None else within
         heard = await self.talk.hear(
-            TaskAnswered, self._answers(question.task), within=self.patience, already=already
+            TaskAnswered, self._answers(question.task), within=within, already=already
         )
         if heard is None:
-            raise Missing(f"no answer to {question.task.verb} within {self.patience:g} s")
+            raise Missing(f"no answer to {question.task.verb} within {within:g} s")
         return heard
 
     def answers(self, question: Question) -> list[Received[TaskAnswered]]:

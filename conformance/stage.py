@@ -120,6 +120,6 @@ def grant_of(data_map: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         for purpose in entry["purposes"]:
             opens.setdefault(purpose, set()).add(entry["retention"]["name"])
     return {
-        "mint": sorted(retentions | {Retention.EXPORT.value}),
+        "mint": sorted(retentions | {Retention.EXPORT.value, Retention.REQUEST.value}),
         "open": {purpose: sorted(names) for purpose, names in opens.items()},
     }

@@ -22,7 +22,7 @@ async def remembers_after_a_restart(scene: Scene) -> str:
     question = await scene.issue(
         Verb.ERASE, person, request_id=request_id, attempt=2, participants=[scene.participant]
     )
-    again = (await scene.answer(question, already=1)).data
+    again = (await scene.answer(question, already=1, within=scene.start_seconds)).data
     expect(same(first, again), f"first {said(first)}, after the restart {said(again)}")
     before = await scene.ask(Verb.PREVIEW, person)
     await scene.plant(person)
@@ -40,7 +40,8 @@ async def loses_nothing_when_killed(scene: Scene) -> str:
     await process.end(kill=True)
     process.start()
     more = [await scene.issue(Verb.PREVIEW, person) for _ in range(_AT_ONCE)]
-    answers = await asyncio.gather(*(scene.answer(one) for one in (*questions, *more)))
+    all_ = (scene.answer(one, within=scene.start_seconds) for one in (*questions, *more))
+    answers = await asyncio.gather(*all_)
     wrong = [one for one in answers if one.data.outcome is not Outcome.DONE]
     expect(not wrong, f"{len(wrong)} of {len(answers)} were not done")
     return f"{len(answers)} answers to as many tasks"
@@ -53,6 +54,7 @@ async def takes_up_what_came_while_it_was_down(scene: Scene) -> str:
     await process.end()
     question = await scene.issue(Verb.EXPORT, person)
     process.start()
+    await scene.answer(question, within=scene.start_seconds)
     answered = await scene.settle(question)
     expect(answered.outcome is Outcome.DONE, f"export was {answered.outcome}")
     return said(answered)
