@@ -106,6 +106,7 @@ class Scene:
     ending: Person | None = None
     """Somebody at a store whose end has begun."""
     people: list[Person] = field(default_factory=list[Person])
+    issued: list[Question] = field(default_factory=list["Question"])
     restarted: bool = False
 
     # --- Who is there --------------------------------------------------------------------------------------
@@ -179,14 +180,17 @@ class Scene:
             also=[other.life for other in others],
             **more,
         )
-        await self.talk.say(task, store_id=person.store_id)
-        return Question(person.store_id, task)
+        return await self._say(Question(person.store_id, task))
 
     async def repeat(self, question: Question, **changed: Any) -> Question:
         """Issue a task again, with whatever is changed in it."""
         task = question.task.model_copy(update={"attempt": question.task.attempt + 1, **changed})
-        await self.talk.say(task, store_id=question.store_id)
-        return Question(question.store_id, task)
+        return await self._say(Question(question.store_id, task))
+
+    async def _say(self, question: Question) -> Question:
+        self.issued.append(question)
+        await self.talk.say(question.task, store_id=question.store_id)
+        return question
 
     async def answer(
         self, question: Question, *, already: int = 0, within: float | None = None

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from libs.common.broker import Record
 from libs.common.broker.kafka import KafkaBroker
 from libs.common.events import Event, Received, Undecodable, decode, envelope_of, headers_of
-from libs.common.events.privacy import TaskIssued
 
 SAID = ("privacy.tasks", "privacy.keys", "privacy.stores", "identity.stores")
 """What the platform tells a participant."""
@@ -29,8 +28,6 @@ class Talk:
         self.records: list[Record] = []
         self.received: list[Received[Event]] = []
         self.undecodable: list[tuple[Record, str]] = []
-        self.issued: list[tuple[UUID, TaskIssued]] = []
-        """Every task that was said, by the store it was said for."""
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[None]:
@@ -64,8 +61,6 @@ class Talk:
 
     async def say(self, event: Event, *, store_id: UUID) -> None:
         """Publish an event as the platform would."""
-        if isinstance(event, TaskIssued):
-            self.issued.append((store_id, event))
         envelope = envelope_of(event, store_id=store_id, source="privacy")
         value = event.model_dump_json().encode()
         await self.say_raw([Record(event.topic, envelope.key, value, headers_of(envelope))])

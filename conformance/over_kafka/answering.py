@@ -5,7 +5,7 @@ from uuid import uuid4
 import orjson
 
 from conformance.checks import Checks, NotApplicable, expect
-from conformance.scene import Person, Scene
+from conformance.scene import Person, Question, Scene
 from libs.common.broker import Record
 from libs.common.events import envelope_of, headers_of
 from libs.common.events.privacy import Correction, Outcome, Proposal, TaskAnswered, TaskIssued, Verb
@@ -221,7 +221,7 @@ async def ignores_unknown_fields(scene: Scene) -> str:
     task = TaskIssued(
         request_id=uuid4(), verb=Verb.PREVIEW, subject_id=person.subject_id, generation=person.generation
     )
-    scene.talk.issued.append((person.store_id, task))
+    scene.issued.append(Question(person.store_id, task))
     body = orjson.dumps({**task.model_dump(mode="json"), "of_a_later_release": {"a": [1]}})
     envelope = envelope_of(task, store_id=person.store_id, source="privacy")
     await scene.talk.say_raw([Record(task.topic, envelope.key, body, headers_of(envelope))])

@@ -125,8 +125,11 @@ async def erases_all_subjects(scene: Scene) -> str:
         await scene.destroy(person, request_id)
     erased = await scene.ask(Verb.ERASE, one, other, request_id=request_id)
     expect(erased.outcome in _ERASED, f"erase was {erased.outcome}")
-    rest = [await scene.ask(Verb.EXPORT, person) for person in (one, other)]
-    expect(all(each.outcome is Outcome.NOTHING_HELD for each in rest), "one of two subjects is still held")
+    checked = await scene.ask(Verb.VERIFY_ERASED, one, other, request_id=request_id)
+    expect(checked.outcome is Outcome.DONE, f"verify-erased of both was {said(checked)}")
+    for person in (one, other):
+        rest = await scene.ask(Verb.VERIFY_ERASED, person)
+        expect(rest.outcome is Outcome.DONE, f"of one of two subjects {rest.counts} is left")
     return said(erased)
 
 
@@ -170,7 +173,7 @@ async def keeps_what_is_held(scene: Scene) -> str:
 @check
 async def erases_a_part(scene: Scene) -> str:
     """`erase` with a `category` removes that part and leaves the person: nothing lies under the keys in `retired` then,
-    and `verify-erased` says so.
+    and `verify-erased` says so, as it says before that something does.
     """
     person, held = await scene.somebody(), categories(scene)
     if not held:
@@ -182,6 +185,12 @@ async def erases_a_part(scene: Scene) -> str:
     retirement = Retirement(person.store_id, person.subject_id, person.generation, retentions)
     [retired] = await scene.keyring.retire([retirement])
     await scene.keys_changed(person)
+    before = await scene.issue(Verb.VERIFY_ERASED, person, category=category, retired=retired)
+    looked = (await scene.answer(before)).data
+    expect(
+        looked.outcome is Outcome.FAILED or not retired,
+        "verify-erased did not see what lies under the retired keys",
+    )
     part = {"request_id": uuid4(), "category": category, "retired": retired}
     erased = await scene.ask(Verb.ERASE, person, **part)
     expect(erased.outcome in _ERASED, f"erase of {category} was {said(erased)}, {erased.reason}")

@@ -38,9 +38,9 @@ async def shapes_every_answer(scene: Scene) -> str:
     """Every record on `privacy.answers` is an event of ours in binary CloudEvents, with `store:request id` in its key,
     for the store that the task came for.
     """
-    topics = [record for record, _ in scene.talk.undecodable if record.topic == "privacy.answers"]
-    expect(not topics, f"{len(topics)} records are no events: {sorted(set(_reasons(scene)))}")
-    stores = {task.request_id: store_id for store_id, task in scene.talk.issued}
+    broken = _undecodable(scene)
+    expect(not broken, f"{len(broken)} records are no events: {', '.join(sorted(set(broken)))}")
+    stores = {one.task.request_id: one.store_id for one in scene.issued}
     for answer in _answers(scene):
         wanted = stores.get(answer.data.request_id, answer.envelope.store_id)
         expect(answer.envelope.store_id == wanted, f"{answer.data.verb} was answered for another store")
@@ -50,16 +50,20 @@ async def shapes_every_answer(scene: Scene) -> str:
     return f"{len(_answers(scene))} answers"
 
 
-def _reasons(scene: Scene) -> list[str]:
-    return [why for record, why in scene.talk.undecodable if record.topic == "privacy.answers"]
+def _undecodable(scene: Scene) -> list[str]:
+    asked = {f"{one.store_id}:{one.task.request_id}" for one in scene.issued}
+    return [
+        why for record, why in scene.talk.undecodable
+        if record.topic == "privacy.answers" and record.key in asked
+    ]  # fmt: skip
 
 
 @check
 async def answers_once(scene: Scene) -> str:
     """A task is answered as often as it was issued, and no more; nobody answers what was not asked."""
     issued: dict[tuple[UUID, str, int], int] = defaultdict(int)
-    for _, task in scene.talk.issued:
-        issued[_place(task)] += 1
+    for one in scene.issued:
+        issued[_place(one.task)] += 1
     given: dict[tuple[UUID, str, int], list[TaskAnswered]] = defaultdict(list)
     for answer in _answers(scene):
         given[_place(answer.data)].append(answer.data)
@@ -110,7 +114,7 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _answers(scene: Scene) -> list[Received[TaskAnswered]]:
-    asked = {task.request_id for _, task in scene.talk.issued}
+    asked = {one.task.request_id for one in scene.issued}
     return scene.talk.heard(
         TaskAnswered, lambda one: one.participant == scene.participant and one.request_id in asked
     )
