@@ -27,7 +27,8 @@ async def serving(
 
     try:
         await until(started, 20, "the server did not start")
-        assert server.started
+        if not server.started:
+            raise TimeoutError("the server did not start")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
