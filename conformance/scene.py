@@ -283,3 +283,8 @@ class Scene:
             raise NotApplicable("the kit did not start the participant: give --command")
         self.restarted = True
         return self.running
+
+
+def categories(scene: Scene) -> set[str]:
+    """What the data map says of whom an export is."""
+    return {one for entry in scene.kept for field in entry["categories"].values() for one in field}

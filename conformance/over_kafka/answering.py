@@ -93,6 +93,12 @@ async def answers_checks_of_erasures(scene: Scene) -> str:
 
 
 @check
+async def answers_by_what_others_know_somebody(scene: Scene) -> str:
+    """`refer` is answered: `nothing-held` for somebody you have never heard of."""
+    return await _says_nothing_is_held(scene, Verb.REFER)
+
+
+@check
 async def answers_preparations(scene: Scene) -> str:
     """`prepare` is answered `done`, if you announced that you prepare."""
     if not scene.announced.prepares:

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from conformance.checks import Checks, NotApplicable, expect
 from conformance.over_kafka.answering import propose, said
-from conformance.scene import Person, Scene
+from conformance.scene import Person, Scene, categories
 from libs.common.events.privacy import Outcome, TaskAnswered, Verb
 from libs.common.personal.keys import Life, Objection
 from libs.common.personal.vocabulary import Category, Purpose
@@ -99,11 +99,6 @@ async def _correct(
     request_id = uuid4()
     proposal = await propose(scene, person, request_id, category, value)
     return await scene.ask(verb, person, request_id=request_id, proposal=proposal)
-
-
-def categories(scene: Scene) -> set[str]:
-    """What the data map says of whom an export is."""
-    return {one for entry in scene.kept for field in entry["categories"].values() for one in field}
 
 
 def correctable(scene: Scene) -> Category:

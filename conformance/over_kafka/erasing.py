@@ -6,8 +6,7 @@ from uuid import uuid4
 
 from conformance.checks import Checks, NotApplicable, expect
 from conformance.over_kafka.answering import said
-from conformance.over_kafka.changing import categories
-from conformance.scene import Person, Scene
+from conformance.scene import Person, Scene, categories
 from libs.common.events.privacy import Held, Outcome, Verb
 from libs.common.personal.datamap import retentions_concerned
 from libs.common.personal.keys import KeyWanted, Retirement

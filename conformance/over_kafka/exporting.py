@@ -6,10 +6,10 @@ from uuid import uuid4
 
 from jsonschema import Draft202012Validator
 
-from conformance.checks import Checks, NotApplicable, expect
-from conformance.scene import Person, Scene
+from conformance.checks import Checks, Missing, NotApplicable, expect
+from conformance.scene import Person, Scene, categories
 from libs.common.events.privacy import CHUNK_BYTES, ExportChunk, Outcome, TaskAnswered, Verb
-from libs.common.personal.vocabulary import Source
+from libs.common.personal.vocabulary import Category, Purpose, Source
 
 check = Checks[Scene]("What exporting checks")
 
@@ -124,6 +124,32 @@ async def exports_nothing_of_others(scene: Scene) -> str:
     others = [one for one in (*neighbour.canaries, *elsewhere.canaries) if one in str(records)]
     expect(not others, "what another person's data says was exported")
     return f"{len(records)} records of one person"
+
+
+@check
+async def refers(scene: Scene) -> str:
+    """`refer` is answered with the addresses and numbers by which outsiders know the person: `references` is a box of
+    the kind `References`, under the person's key `request` with the request's id as its bucket; `digest` its SHA-256.
+    """
+    held = categories(scene)
+    if not any(Category(one) in {Category.EMAIL, Category.PHONE_NUMBER} for one in held):
+        raise NotApplicable("it keeps no addresses and no numbers")
+    person, request_id = await scene.somebody(), uuid4()
+    answered = await scene.ask(Verb.REFER, person, request_id=request_id)
+    box = answered.references
+    if box is None:
+        raise Missing(f"{answered.outcome}, without references")
+    expect(answered.digest == sha256(box.payload).hexdigest(), "the digest is not that of the box")
+    known = await scene.vault.open(
+        box,
+        store_id=person.store_id,
+        subject_id=person.subject_id,
+        purpose=Purpose.RIGHTS_OF_THE_PERSON,
+    )
+    expect(
+        Category.EMAIL not in held or person.email in known.emails, "the person's address is not among them"
+    )
+    return f"{len(known.emails)} addresses, {len(known.phones)} numbers"
 
 
 async def _exported(scene: Scene) -> tuple[Person, TaskAnswered, list[ExportChunk]]:

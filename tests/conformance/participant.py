@@ -24,6 +24,7 @@ from libs.common.events.privacy import (
     KeysExpired,
     Outcome,
     ParticipantAnnounced,
+    References,
     Retained,
     RowsCleaned,
     StoreCleaned,
@@ -52,6 +53,7 @@ class Visitor(
     """Who came by."""
 
     name: Annotated[str, Category.NAME]
+    email: Annotated[str, Category.EMAIL]
 
 
 class AnExport(ExportedRecords, retention=Retention.ACCOUNT, purposes=[Purpose.MARKETING_MAIL], legal_basis=LegalBasis.CONSENT):  # noqa: E501 # fmt: skip
@@ -131,7 +133,8 @@ class Participant:
     def _data_map(self) -> list[dict[str, Any]]:
         kept = {
             "service": NAME, "table": "visitor", "on_erase": "delete", "source": "person", "kind": "Visitor",
-            "categories": {"name": ["user.name"]}, "purposes": [Purpose.MARKETING_MAIL.value],
+            "categories": {"name": ["user.name"], "email": ["user.contact.email"]},
+            "purposes": [Purpose.MARKETING_MAIL.value],
             "legal_basis": "Because" if self.fault == "announces-what-it-keeps" else "Consent",
             "retention": {"name": "account", "kept_by_law": False},
             "schema": {
@@ -153,7 +156,9 @@ class Participant:
         if last < person.generation:
             try:
                 sealed = await self._vault.seal(
-                    Visitor(name=person.name), store_id=person.store_id, subject_id=person.subject_id
+                    Visitor(name=person.name, email=person.email),
+                    store_id=person.store_id,
+                    subject_id=person.subject_id,
                 )
                 box = sealed.box
             except SubjectErased:
@@ -255,6 +260,8 @@ class Participant:
                 return _held(used), {}
             case Verb.PREPARE:
                 return Outcome.DONE, {}
+            case Verb.REFER:
+                return await self._refer(store_id, task, rows)
             case _:
                 return Outcome.NOTHING_HELD, {}
 
@@ -281,7 +288,9 @@ class Participant:
                 else task
             )
             return await self._rectify(pretend, rows)
-        other = task.category is not None and not task.category.includes(Category.NAME)
+        other = task.category is not None and not any(
+            map(task.category.includes, (Category.NAME, Category.EMAIL))
+        )
         if (other and self.fault != "previews-a-part") or self.fault == "previews":
             return Outcome.NOTHING_HELD, {}
         if self.fault == "previews-without-changing":
@@ -322,7 +331,7 @@ class Participant:
         if opened is None:
             return None
         name: Any = 5 if self.fault == "exports-what-its-schemas-say" else opened.data.name
-        data = {} if self.fault == "exports-what-it-holds" else {"name": name}
+        data = {} if self.fault == "exports-what-it-holds" else {"name": name, "email": opened.data.email}
         record = {"table": "visitor", "kind": "Visitor", "facts": {}, "data": data, "attached": {}}
         if self.fault == "shapes-its-records":
             del record["attached"]
@@ -349,6 +358,22 @@ class Participant:
         )
         return getattr(sealed, "box", None)
 
+    async def _refer(
+        self, store_id: UUID, task: TaskIssued, rows: Sequence[Row]
+    ) -> tuple[Outcome, dict[str, Any]]:
+        known = [opened.data.email for row in rows if (opened := await self._opened(row)) is not None]
+        if not known:
+            return Outcome.NOTHING_HELD, {}
+        emails = () if self.fault == "refers" else tuple(known)
+        sealed = await self._vault.seal(
+            References(emails=emails),
+            store_id=store_id,
+            subject_id=task.subject_id,
+            bucket=str(task.request_id),
+        )
+        digest = sha256(sealed.box.payload).hexdigest()
+        return Outcome.DONE, {"references": sealed.box, "digest": digest}
+
     async def _rectify(self, task: TaskIssued, rows: Sequence[Row]) -> tuple[Outcome, dict[str, Any]]:
         if not rows or task.proposal is None:
             return Outcome.NOTHING_HELD, {}
@@ -362,7 +387,7 @@ class Participant:
         if task.verb is Verb.RECTIFY and self.fault != "corrects":
             for row in rows:
                 if (opened := await self._opened(row)) is not None:
-                    row.box = opened.seal(Visitor(name=str(correction.value)))
+                    row.box = opened.seal(opened.data.model_copy(update={"name": str(correction.value)}))
         return _counted(rows)
 
     async def _erase(

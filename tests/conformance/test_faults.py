@@ -9,9 +9,9 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from conformance.__main__ import scene_on
 from conformance.checks import Check, Verdict, judge
 from conformance.over_kafka import CHECKS, announcing, ending
+from conformance.running import scene_on
 from conformance.scene import Scene
 from conformance.stage import Stage
 from libs.common.events.privacy import ParticipantAnnounced, Verb
@@ -30,6 +30,7 @@ _SILENT = {
     "answers-whether-an-order-is-known": Verb.RECOGNISE,
     "answers-erasures": Verb.ERASE,
     "answers-checks-of-erasures": Verb.VERIFY_ERASED,
+    "answers-by-what-others-know-somebody": Verb.REFER,
     "answers-preparations": Verb.PREPARE,
 }
 """Checks that are failed by never answering."""
