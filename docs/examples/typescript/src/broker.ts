@@ -12,6 +12,7 @@ import {
   StoreKeysDestroyed,
   Task,
 } from "./events.js";
+import { complain } from "./http.js";
 import type { Signer } from "./signatures.js";
 import type { Store } from "./store.js";
 import { DATA_MAP } from "./subscribers.js";
@@ -130,10 +131,4 @@ function parsed(value: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-/** A fixed word, or the class of an error: its message could quote somebody's data. */
-export function complain(what: unknown): void {
-  const error = what instanceof Error ? what.name : String(what);
-  console.error(JSON.stringify({ level: "error", error }));
 }

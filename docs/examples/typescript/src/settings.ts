@@ -9,12 +9,17 @@ export interface Settings {
   readonly port: number;
 }
 
-export function settingsFrom(environment: NodeJS.ProcessEnv): Settings {
-  const needed = (name: string): string => {
+/** Looks up variables that must be there. */
+export function neededFrom(environment: NodeJS.ProcessEnv): (name: string) => string {
+  return (name) => {
     const value = environment[name];
     if (!value) throw new Error(`${name} is not set`);
     return value;
   };
+}
+
+export function settingsFrom(environment: NodeJS.ProcessEnv): Settings {
+  const needed = neededFrom(environment);
   return {
     databaseUrl: needed("NEWSLETTER_DATABASE_URL"),
     brokers: needed("KAFKA_BOOTSTRAP_SERVERS").split(","),

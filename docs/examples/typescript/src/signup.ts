@@ -3,12 +3,10 @@
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { z } from "zod";
 import { seal } from "./boxes.js";
-import { complain } from "./broker.js";
+import { bodyOf, complain } from "./http.js";
 import { type Keyring, KeyringUnavailable, NoKey } from "./keyring.js";
 import { keep, Refused, type Store } from "./store.js";
 import { KIND, RETENTION, Subscriber } from "./subscribers.js";
-
-const LONGEST_BODY = 10_000;
 
 const SignUp = z.object({
   store_id: z.uuid(),
@@ -42,24 +40,4 @@ async function take(request: IncomingMessage, store: Store, keyring: Keyring): P
   const box = seal(KIND, { email, name }, key);
   await store.transaction((transaction) => keep(transaction, { storeId, subjectId, generation }, box));
   return 204;
-}
-
-export async function bodyOf(request: IncomingMessage): Promise<unknown> {
-  try {
-    return JSON.parse(await textOf(request));
-  } catch {
-    return undefined;
-  }
-}
-
-/** The body as it was sent; throws when it is too long. */
-export async function textOf(request: IncomingMessage): Promise<string> {
-  const pieces: Buffer[] = [];
-  let size = 0;
-  for await (const piece of request) {
-    size += piece.length;
-    if (size > LONGEST_BODY) throw new Error("too long");
-    pieces.push(piece);
-  }
-  return Buffer.concat(pieces).toString("utf8");
 }
