@@ -17,7 +17,7 @@ from deploy.local.kafka import fetch
 from deploy.local.nursery import ROOT
 from deploy.local.promtool import ensure_promtool
 
-SEPARATE = ("contract", "faults", "e2e")
+SEPARATE = ("contract", "conformance", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
 
 
