@@ -6,7 +6,7 @@ from libs.common.events.privacy import Verb
 from services.privacy.recipients.protocols import Reply, Told
 from services.privacy.recipients.words import STORE_ENDED
 
-check = Checks[Endpoint]("What Shopifys webhooks check")
+check = Checks[Endpoint]("What Shopify's webhooks check")
 
 _UNAUTHORIZED = 401
 
