@@ -17,7 +17,6 @@ from libs.common.worker import Work
 from services.privacy.domain.rights import Right
 from services.privacy.domain.states import KEYRING, OPEN
 from services.privacy.engine.tasks import IS_STUCK, RECIPIENTS
-from services.privacy.recipients.words import DeliveryState, Protocol
 
 SOON = timedelta(days=7)
 """A last day that is so near is soon."""
@@ -113,37 +112,6 @@ _COUNT_TASKS = text(f"""
 """)  # noqa: S608 - constants of the engine
 
 
-# --- Recipients ------------------------------------------------------------------------------------------
-
-_deliveries = meter.create_gauge(
-    "privacy.deliveries.waiting", description="What is on its way to recipients outside, by where it is."
-)
-_late = meter.create_gauge(
-    "privacy.deliveries.age",
-    unit="s",
-    description="Since when the oldest of what is being sent is on its way.",
-)
-_ON_THE_WAY = (DeliveryState.COLLECTING, DeliveryState.SENDING, DeliveryState.RECEIVED, DeliveryState.STUCK)
-_COUNT_DELIVERIES = text("""
-    SELECT protocol, delivery.state, count(*) AS number,
-        extract(epoch FROM CAST(:now AS timestamptz) - min(made_at))::float8 AS age
-    FROM delivery JOIN recipient ON recipient.id = recipient_id
-    WHERE delivery.state IN ('collecting', 'sending', 'received', 'stuck') GROUP BY 1, 2
-""")
-
-
-def _measure_deliveries(rows: Sequence[Row[Any]]) -> None:
-    found = {(row.protocol, row.state): row for row in rows}
-    for protocol, state in product(Protocol, _ON_THE_WAY):
-        row = found.get((protocol, state))
-        _deliveries.set(row.number if row else 0, {"protocol": protocol, "state": state})
-        if state is DeliveryState.SENDING:
-            _late.set(max(0, row.age) if row else 0, {"protocol": protocol})
-
-
-# --- All of it -------------------------------------------------------------------------------------------
-
-
 async def measure(work: Work) -> int:
     """Open requests, and what each participant has still to answer; 0 is told too, or the last figure would stay."""
     if not is_kept():
@@ -157,5 +125,4 @@ async def measure(work: Work) -> int:
             _waiting.set(row.number, labels)
             _longest.set(max(0, row.age), labels)
             _stuck.set(row.stuck, labels)
-        _measure_deliveries((await session.execute(_COUNT_DELIVERIES, {"now": now})).all())
     return 0

@@ -12,14 +12,12 @@ from services.privacy.recipients.words import DeliveryState
 _open = meter.create_gauge(
     "privacy.deliveries.open", description="Deliveries outside that are not over, by where they are."
 )
-_age = meter.create_gauge(
-    "privacy.deliveries.age", unit="s", description="Age of the oldest delivery that is still to be sent."
-)
+_age = meter.create_gauge("privacy.deliveries.age", unit="s", description="Age of the oldest of them.")
 _WAITING = (DeliveryState.COLLECTING, DeliveryState.SENDING, DeliveryState.RECEIVED, DeliveryState.STUCK)
 _COUNT = text("""
     SELECT protocol, delivery.state, count(*) AS number, extract(epoch FROM now() - min(made_at))::float8 AS age
     FROM delivery JOIN recipient ON recipient.id = recipient_id
-    WHERE delivery.state NOT IN ('done', 'void') AND what <> 'test' GROUP BY 1, 2
+    WHERE delivery.state IN ('collecting', 'sending', 'received', 'stuck') AND what <> 'test' GROUP BY 1, 2
 """)
 
 
