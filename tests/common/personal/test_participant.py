@@ -30,7 +30,7 @@ from libs.common.events.privacy import (
     Verb,
 )
 from libs.common.mail import Letter, RequestLetter, WaitingLetter
-from libs.common.personal.answers import Forged, check, sign
+from libs.common.personal.answers import UNSIGNED, Forged, check, sign
 from libs.common.personal.erasure import Asked
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.export import Gathering, Unreadable
@@ -240,7 +240,7 @@ async def test_an_answer_is_signed_over_all_it_says(made_shop: Shop) -> None:
 
 async def test_what_a_newer_participant_signed_counts_as_it_was_sent(made_shop: Shop) -> None:
     answer = TaskAnswered(request_id=uuid4(), verb=Verb.ERASE, participant=SHOP, outcome=Outcome.DONE)
-    body = answer.model_dump(mode="json", exclude={"signature", "version"}) | {"news": "later"}
+    body = answer.model_dump(mode="json", exclude=set(UNSIGNED)) | {"news": "later"}
     canonical = orjson.dumps(body | {"store_id": str(made_shop.store_id)}, option=orjson.OPT_SORT_KEYS)
     head, _, signature = jws.serialize_compact({"alg": "ES256"}, canonical, KEY).split(".")
     one = received(answer, made_shop.store_id)
