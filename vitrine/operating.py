@@ -8,6 +8,7 @@ import argparse
 import getpass
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -216,6 +217,8 @@ def _list(given: Given) -> int:
         if given.watch is None:
             _print_list(platform, given)
             return DONE
+        # A shell that runs it in the background lets it ignore Ctrl-C, and nothing else ends it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         while True:
             if sys.stdout.isatty():
                 print("\033[2J\033[H", end="")

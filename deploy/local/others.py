@@ -74,6 +74,8 @@ class Others:
             )
             [part] = [one for one in done["parts"] if one["participant"].startswith("recipient-")]
             expect(part["state"] == "done", f"it has answered, and signed for it: {part['counts']}")
+            await self.shop.call("POST", f"{one}/disabling", headers=self.owner.headers)
+            say("the store parts with it: nothing is sent there any more")
 
     async def _is_active(self, path: str) -> bool | None:
         return (await self.shop.call("GET", path, headers=self.owner.headers))["state"] == "active" or None

@@ -663,7 +663,9 @@ GOES: Mapping[str, frozenset[str]] = {
         }
     ),
     "billing": frozenset({"early_order"}),
-    "privacy": frozenset({"attempts", "closed_account", "person_subject", "privacy_desk", "removed_email"}),
+    "privacy": frozenset(
+        {"attempts", "closed_account", "opendsr_key", "person_subject", "privacy_desk", "removed_email"}
+    ),
 }
 """With its store, in each service, beside `idempotency_record` everywhere. A new table is decided about here."""
 

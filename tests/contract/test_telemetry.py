@@ -158,7 +158,7 @@ async def _traces_of_answers(house: House, store_id: UUID, events: Sequence[Even
         connection = await session.connection()
         rows = await connection.exec_driver_sql("SELECT headers FROM outbox WHERE topic = 'privacy.answers'")
         for (headers,) in rows:
-            found[headers["ce_subject"]] = headers["traceparent"]
+            found[headers["ce_subject"]] = headers.get("traceparent", "")
     return [found[event.aggregate] for event in events]
 
 
