@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +30,13 @@ async def running(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     folder = Path(tempfile.mkdtemp(prefix="vitrine-e2e-"))
     key = ECKey.generate_key("P-256", auto_kid=True)
     try:
-        with pytest.MonkeyPatch.context() as environment:
-            for name, value in variables(folder, key).items():
-                environment.setenv(name, value)
-            async with (
-                Platform(folder, broker=request.param, fast=True) as platform,
-                httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
-            ):
-                yield Running(platform, Shop(http), key)
+        async with AsyncExitStack() as stack:
+            # What the operator has set is for this platform, and for no other that tests start.
+            with pytest.MonkeyPatch.context() as environment:
+                for name, value in variables(folder, key).items():
+                    environment.setenv(name, value)
+                platform = await stack.enter_async_context(Platform(folder, broker=request.param, fast=True))
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=platform.url, timeout=30))
+            yield Running(platform, Shop(http), key)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
