@@ -16,13 +16,17 @@ from deploy.local.environment import SERVICES
 from tests.faults.databases import Databases
 
 _PUBLISHED = """
-    SELECT id, topic, key, CASE topic WHEN 'privacy.retention'
-            THEN key || ' ' || (convert_from(payload, 'UTF8')::jsonb ->> 'bucket') ELSE key END AS line,
+    SELECT id, topic, key, concat_ws(' ', key, CASE topic
+            WHEN 'privacy.retention' THEN convert_from(payload, 'UTF8')::jsonb ->> 'bucket'
+            WHEN 'privacy.answers' THEN coalesce(convert_from(payload, 'UTF8')::jsonb ->> 'verb', 'export') END
+            ) AS line,
         (headers ->> 'ce_id')::uuid AS event_id, headers ->> 'ce_type' AS type,
         (convert_from(payload, 'UTF8')::jsonb ->> 'version')::bigint AS version
     FROM outbox ORDER BY id
 """
-"""Events stand in line by their key; clocks by their bucket: each order of a person is an aggregate."""
+"""Events stand in line by their key; clocks by their bucket, since each order of a person is an aggregate; answers by
+what was asked, since one participant may be asked two things about a request at once, and answers each by itself.
+"""
 
 
 @dataclass
