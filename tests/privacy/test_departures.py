@@ -328,8 +328,8 @@ async def test_what_ends_waits_for_who_has_the_data_now(platform: Platform) -> N
                 text("""
                     INSERT INTO expiry (store_id, subject_id, generation, retention, bucket, clock, started_at, state,
                         waiting, destroyed_at, next_try_at)
-                    VALUES (:store_id, :subject_id, 1, 'order', 'o', 'order-completed', now(), 'cleaning',
-                        ARRAY[CAST(:name AS varchar), 'privacy'], now(), now())
+                    VALUES (:store_id, :subject_id, 1, 'order', gen_random_uuid()::text, 'order-cancelled', now(),
+                        'cleaning', ARRAY[CAST(:name AS varchar), 'privacy'], now(), now())
                 """),
                 {"store_id": platform.store_id, "subject_id": uuid4(), "name": newsletter.name},
             )

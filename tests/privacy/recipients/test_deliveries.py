@@ -252,7 +252,8 @@ async def test_one_that_is_gone_is_disabled_and_somebody_answers_for_it(outside:
     assert (seen["state"], seen["why"]) == ("disabled", "gone")
     for who, id_ in ((person, request_id), (other, waiting)):
         part = await outside.part(who, id_, recipient)
-        assert (part["state"], part["reason"]) == ("failed", "recipient-disabled")
+        # Both may have been sent before the first reply was read.
+        assert part["state"] == "failed" and part["reason"] in {"gone", "recipient-disabled"}
     # Nothing is sent any more, and nothing is called done by that.
     outside.later(timedelta(days=5))
     await outside.deliver()
