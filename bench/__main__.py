@@ -11,14 +11,19 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from bench import events, expiry, floors, processors, rights, shop
+from bench import events, expiry, floors, keyring, rights, shop, surge
 from bench.figures import Figure, Floor, show, write
-from bench.people import ORDERS_EACH, Crowd, Person
+from bench.office import key_set
+from bench.people import ORDERS_EACH, Crowd
+from bench.town import Town
+from deploy.local.databases import database
+from deploy.local.environment import SERVICES
 from deploy.local.kafka import KafkaServer
 from deploy.local.platform import Platform
 from deploy.local.shop import CATALOGUE, Account, Shop
@@ -26,8 +31,8 @@ from libs.common.broker.kafka import KafkaBroker
 from libs.common.broker.postgres import EmbeddedBroker
 from libs.common.db import Database
 
-SECTIONS = ("events", "shop", "rights", "expiry")
-CROWDS = (10_000, 100_000)
+SECTIONS = ("events", "shop", "rights", "workers", "surge", "expiry")
+CROWDS = (10_000, 100_000, 1_000_000)
 
 
 @asynccontextmanager
@@ -71,92 +76,130 @@ async def measure_events(platform: Platform, folder: Path, floor: Floor) -> list
 
 async def measure_shop(platform: Platform, seller: Shop, owner: Account, floor: Floor) -> list[Figure]:
     """What visitors do."""
+    listed, variants = await _offered(seller, owner)
+    handle = listed[0]["handle"]
+    return await asyncio.to_thread(shop.figures, platform.url, owner.store_id, handle, variants, floor)
+
+
+async def _offered(seller: Shop, owner: Account) -> tuple[list[Any], list[str]]:
+    """Some products, and variants of theirs that will not be sold out."""
     listed = await seller.call("GET", f"/catalog/v1/stores/{owner.store_id}/products", params={"limit": 60})
     variants: list[str] = []
     for item in listed["items"]:
         product = await seller.product(owner.store_id, item["handle"])
         variants += [one["id"] for one in product["variants"] if one["available"] > 10]
-    handle = listed["items"][0]["handle"]
-    return await asyncio.to_thread(shop.figures, platform.url, owner.store_id, handle, variants, floor)
+    return listed["items"], variants
 
 
 async def measure_rights(
     platform: Platform, seller: Shop, owner: Account, crowds: Sequence[int], floor: Floor, *, quick: bool
 ) -> list[Figure]:
-    """What people may ask, among few and among many."""
-    listed = await seller.call("GET", f"/catalog/v1/stores/{owner.store_id}/products", params={"limit": 1})
-    crowd = Crowd(platform.environment, UUID(owner.store_id), UUID(listed["items"][0]["id"]))
-    office = rights.Office(
-        url=platform.url,
-        database_url=platform.environment["PRIVACY_DATABASE_URL"],
-        store_id=UUID(owner.store_id),
-    )
-    asked = 0
-
-    async def let_pass(right: str, how: str) -> None:
-        path = f"/privacy/v1/stores/{owner.store_id}/settings"
-        seen = await seller.http.get(path, headers=owner.headers)
-        headers = owner.headers | {"If-Match": seen.headers["etag"]}
-        await seller.call("PUT", path, json={"passing": {right: how}}, headers=headers, expect=204)
-
-    def take(number: int) -> list[Person]:
-        nonlocal asked
-        asked += number
-        return crowd.people[asked - number : asked]
-
+    """What people may ask, among few and among many, and the keys that it takes."""
+    town = await Town.of(platform, seller, owner)
     found: list[Figure] = []
     for size in crowds:
-        print(f"  filling the store with {size:,} people …", flush=True)
-        await crowd.grow_to(size)
-        used = partial(processors.seconds, platform)
-        found += await rights.figures(office, take, size, floor, used=used, let_pass=let_pass, quick=quick)
+        await town.grow_to(size)
+        found += await rights.figures(town, f"among {size:,} people, {platform.broker}", floor, quick=quick)
+        superuser = await platform.postgres.connect(database("keyring"))
+        if platform.broker == "embedded":
+            found += await keyring.figures(platform.environment, superuser, town.store_id, size, floor)
+        await superuser.close()
     return found
+
+
+async def measure_workers(
+    platform: Platform, seller: Shop, owner: Account, people: int, floor: Floor, *, quick: bool
+) -> list[Figure]:
+    """The same with one worker of each service, with two and with four, on the cores that there are."""
+    town = await Town.of(platform, seller, owner)
+    await town.grow_to(people)
+    found: list[Figure] = []
+    for number in (1, 2, 4):
+        await _work_with(platform, number)
+        found += await rights.loaded(town, f"with {number} workers of each service", floor, quick=quick)
+    return found
+
+
+async def _work_with(platform: Platform, number: int) -> None:
+    for service in SERVICES:
+        for another in range(2, number + 1):
+            name = f"{service}-worker-{another}"
+            if name not in platform.processes:
+                await platform.add(name, f"services.{service}.worker", (service,)).start()
+
+
+async def measure_surge(
+    platform: Platform, seller: Shop, owner: Account, people: int, floor: Floor
+) -> list[Figure]:
+    """Everybody of a store asks for their data at once, while others buy."""
+    town = await Town.of(platform, seller, owner)
+    await town.grow_to(people)
+    await town.let_pass("access", "at-once")
+    _, variants = await _offered(seller, owner)
+    return await surge.figures(
+        platform.url,
+        town.office,
+        "access",
+        town.take(people),
+        store=owner.store_id,
+        variants=variants,
+        floor=floor,
+    )
 
 
 async def measure_expiry(platform: Platform, seller: Shop, owner: Account, orders: int) -> list[Figure]:
     """Many orders of a store are past their time at once, while others buy."""
-    listed = await seller.call("GET", f"/catalog/v1/stores/{owner.store_id}/products", params={"limit": 60})
-    variants: list[str] = []
-    for item in listed["items"]:
-        product = await seller.product(owner.store_id, item["handle"])
-        variants += [one["id"] for one in product["variants"] if one["available"] > 10]
-    crowd = Crowd(platform.environment, UUID(owner.store_id), UUID(listed["items"][0]["id"]))
+    _, variants = await _offered(seller, owner)
+    crowd = Crowd(platform.environment, UUID(owner.store_id), UUID(variants[0]))
     print(f"  filling the store with {orders:,} orders …", flush=True)
     await crowd.grow_to(orders // ORDERS_EACH, services=["orders"])
     return await expiry.figures(platform.url, platform.environment, UUID(owner.store_id), variants)
 
 
+@asynccontextmanager
+async def a_platform(folder: Path, broker: str = "embedded") -> AsyncGenerator[Platform]:
+    """A platform of its own that trusts our key too."""
+    platform = Platform(folder, broker=broker, report=print)
+    with key_set(platform.url) as os.environ["JWKS_URL"]:
+        async with platform:
+            yield platform
+
+
 async def run(sections: Sequence[str], crowds: Sequence[int], *, quick: bool) -> list[Figure]:
-    """Start a platform that trusts our key too, and measure what was asked for."""
+    """The floors of the machine, and each section in a store of its own, beside the floor that it is read against."""
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as folder:
-        platform = Platform(Path(folder) / "platform", report=print)
-        with rights.key_set(platform.url) as os.environ["JWKS_URL"]:
-            async with platform:
-                return await measure(platform, Path(folder), sections, crowds, quick=quick)
-
-
-async def measure(
-    platform: Platform, folder: Path, sections: Sequence[str], crowds: Sequence[int], *, quick: bool
-) -> list[Figure]:
-    """The floors, and each section beside the one it is read against."""
-    print("  the floors of this machine …", flush=True)
-    route = await asyncio.to_thread(floors.route)
-    query = await floors.query(platform.postgres.url("postgres"))
-    commit = await floors.durable_commit(platform.postgres.url("postgres"))
-    found = [Figure(f"floor: {floor.name}", floor.value, "1/s") for floor in (route, query, commit)]
-    if "events" in sections:
-        print("  events …", flush=True)
-        found += await measure_events(platform, folder, query)
-    async with a_store(platform.url) as (seller, owner):
-        if "shop" in sections:
-            print("  the shop …", flush=True)
-            found += await measure_shop(platform, seller, owner, route)
-        if "rights" in sections:
-            print("  rights of people …", flush=True)
-            found += await measure_rights(platform, seller, owner, crowds, commit, quick=quick)
-        if "expiry" in sections:
-            print("  a mass expiry …", flush=True)
-            found += await measure_expiry(platform, seller, owner, 3_000 if quick else 100_000)
+        async with a_platform(Path(folder) / "platform") as platform:
+            print("  the floors of this machine …", flush=True)
+            route = await asyncio.to_thread(floors.route)
+            query = await floors.query(platform.postgres.url("postgres"))
+            commit = await floors.durable_commit(platform.postgres.url("postgres"))
+            found = [Figure(f"floor: {floor.name}", floor.value, "1/s") for floor in (route, query, commit)]
+            if "events" in sections:
+                print("  events …", flush=True)
+                found += await measure_events(platform, Path(folder), query)
+            async with a_store(platform.url) as (seller, owner):
+                if "shop" in sections:
+                    print("  the shop …", flush=True)
+                    found += await measure_shop(platform, seller, owner, route)
+                if "expiry" in sections:
+                    print("  a mass expiry …", flush=True)
+                    found += await measure_expiry(platform, seller, owner, 3_000 if quick else 100_000)
+        few = crowds[0]
+        for name, broker, measure in (
+            ("rights", "embedded", partial(measure_rights, crowds=crowds, quick=quick)),
+            ("rights", "kafka", partial(measure_rights, crowds=crowds, quick=quick)),
+            ("workers", "embedded", partial(measure_workers, people=few, quick=quick)),
+            ("surge", "embedded", partial(measure_surge, people=few)),
+        ):
+            if name in sections:
+                print(f"  {name}, {broker} …", flush=True)
+                async with (
+                    a_platform(Path(folder) / f"{name}-{broker}", broker) as platform,
+                    a_store(platform.url) as (seller, owner),
+                ):
+                    measured = await measure(platform, seller, owner, floor=commit)
+                    print(show(measured), flush=True)
+                    found += measured
     return found
 
 
@@ -165,9 +208,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
     parser.add_argument("--quick", action="store_true", help="fewer people and requests; writes nothing")
+    parser.add_argument(
+        "--people", type=int, nargs="+", default=CROWDS, metavar="number", help="how many a store has, rising"
+    )
     options = parser.parse_args()
-    sections = options.sections or SECTIONS
-    found = asyncio.run(run(sections, (500,) if options.quick else CROWDS, quick=options.quick))
+    sections, crowds = options.sections or SECTIONS, (1_000, 2_000) if options.quick else options.people
+    found = asyncio.run(run(sections, crowds, quick=options.quick))
     print("\n" + show(found))
     if not options.quick and not options.sections:
         write(found)

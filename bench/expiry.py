@@ -8,9 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from bench.figures import Figure, percentile
+from bench.figures import Figure
 from bench.load import Run, drive
-from bench.shop import check_out
+from bench.shop import check_out, meanwhile_of_before
 
 _CLIENTS = 4
 _SECONDS = 10.0
@@ -58,7 +58,7 @@ async def figures(
     await privacy.close()
     return [
         Figure(f"rows of {len(rows):,} that expire at once", len(rows) / elapsed, "1/s"),
-        *(_latency(before, meanwhile, part) for part in (0.5, 0.95)),
+        *(meanwhile_of_before("a mass expiry", before, meanwhile, part) for part in (0.5, 0.95)),
     ]
 
 
@@ -66,12 +66,3 @@ async def _connect(environment: Mapping[str, str], service: str, store_id: UUID)
     connection = await asyncpg.connect(environment[f"{service}_DATABASE_URL"])
     await connection.execute("SELECT set_config('app.store', $1, false)", str(store_id))
     return connection
-
-
-def _latency(before: Run, meanwhile: list[Run], part: float) -> Figure:
-    taken = [one for run in meanwhile for one in run.seconds]
-    usual, now = percentile(before.seconds, part), percentile(taken, part)
-    print(
-        f"  a checkout at {part:.0%}: {usual * 1000:.0f} ms before, {now * 1000:.0f} ms meanwhile", flush=True
-    )
-    return Figure(f"checkout at {part:.0%} meanwhile, of before", 100 * now / usual, "%", aim=200)

@@ -99,10 +99,50 @@ def _drive(url: str, scenario: Scenario, clients: int, seconds: float) -> Run:
         return runner.run(_all(url, scenario, clients, seconds))
 
 
-async def _all(url: str, scenario: Scenario, clients: int, seconds: float) -> Run:
+def pace(url: str, scenario: Scenario, *, clients: int, seconds: float, per_second: float) -> Run:
+    """As `drive`, but so many a second, whatever the answers take: each is counted from when it was due.
+
+    Who waits for the last answer before asking again would ask less of a slow server, and call it fast.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_pace, (url, scenario, clients, seconds, per_second))
+
+
+def _pace(url: str, scenario: Scenario, clients: int, seconds: float, per_second: float) -> Run:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_in_pace(url, scenario, clients, seconds, per_second))
+
+
+async def _in_pace(url: str, scenario: Scenario, clients: int, seconds: float, per_second: float) -> Run:
+    connections = await _connected(url, clients)
+    began = time.perf_counter()
+    due = (began + number / per_second for number in range(int(seconds * per_second)))
+
+    async def one(client: Client, number: int) -> list[float]:
+        taken: list[float] = []
+        for at in due:
+            await asyncio.sleep(max(0.0, at - time.perf_counter()))
+            await scenario(client, number)
+            taken.append(time.perf_counter() - at)
+        return taken
+
+    taken = await asyncio.gather(*(one(client, number) for number, client in enumerate(connections)))
+    for client in connections:
+        client.close()
+    every = [one for some in taken for one in some]
+    return Run(len(every) / (time.perf_counter() - began), every)
+
+
+async def _connected(url: str, clients: int) -> list[Client]:
     host, _, port = url.removeprefix("http://").partition(":")
     connections = [Client(host, int(port)) for _ in range(clients)]
     await asyncio.gather(*(client.connect() for client in connections))
+    return connections
+
+
+async def _all(url: str, scenario: Scenario, clients: int, seconds: float) -> Run:
+    connections = await _connected(url, clients)
     warm = time.perf_counter() + min(2.0, seconds / 4)
     await asyncio.gather(*(_one(client, scenario, warm, number) for number, client in enumerate(connections)))
     began = time.perf_counter()

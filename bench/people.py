@@ -1,13 +1,15 @@
-"""Fills a store with people, each with an account, two paid orders and their invoices, sealed as the services would.
+"""Fills a store with people of forty rows: an account and a session, five paid orders of three lines, their invoices
+and the clocks of all, sealed as the services would.
 
 The services' own tables and kinds are used, so what is measured over them is what production would meet; only the
 way in is shorter than a checkout for each.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,15 +21,18 @@ from libs.common.events.orders import Address, OrderContact
 from libs.common.personal.data import PersonalData
 from libs.common.personal.keys import KeyringClient
 from libs.common.personal.vault import SealedFor, ToSeal, Vault
+from libs.common.personal.vocabulary import Clock, Retention
 from services.billing.kinds import InvoiceContact
 from services.billing.models import Invoice, Receivable
 from services.identity.kinds import Credentials, Profile
-from services.identity.models import Account
+from services.identity.models import Account, AccountSession
 from services.orders.domain import State
 from services.orders.models import Order, OrderLine
+from services.privacy.models import Expiry
 
-ORDERS_EACH = 2
-SERVICES = ("orders", "identity", "billing")
+ORDERS_EACH = 5
+_LINES_EACH = 3
+SERVICES = ("orders", "identity", "billing", "privacy")
 _BATCH = 500
 _AT_ONCE = 3
 _ADDRESS = Address(line1="1 rue de la Mesure", postcode="75001", city="Paris", country="FR")
@@ -90,6 +95,8 @@ class Crowd:
             await self._accounts(*tools["identity"], people)
         if "billing" in tools:
             await self._invoices(*tools["billing"], orders, numbers[0] * ORDERS_EACH)
+        if "privacy" in tools:
+            await self._clocks(tools["privacy"][1], orders)
         return people
 
     async def _orders(
@@ -117,7 +124,7 @@ class Crowd:
                 "sku": f"SKU-{position}", "title": "Something", "quantity": 1, "unit_price": 600,
             }
             for _, order_id, _ in orders
-            for position in range(2)
+            for position in range(_LINES_EACH)
         ]  # fmt: skip
         await self._insert(database, (Order, rows), (OrderLine, lines))
 
@@ -128,13 +135,21 @@ class Crowd:
         credentials = await self._sealed(vault, people, [Credentials(password_hash="x" * 97) for _ in people])
         rows = [
             {
-                "store_id": self._store_id, "subject_id": person.subject_id, "generation": profile.generation,
+                "id": uuid4(), "store_id": self._store_id, "subject_id": person.subject_id,
+                "generation": profile.generation, "profile": profile.box, "credentials": credential.box,
                 "email_index": await vault.blind_index(self._store_id, "email", person.email),
-                "profile": profile.box, "credentials": credential.box,
             }
             for person, profile, credential in zip(people, profiles, credentials, strict=True)
         ]  # fmt: skip
-        await self._insert(database, (Account, rows))
+        sessions = [
+            {
+                "store_id": self._store_id, "account_id": row["id"], "subject_id": row["subject_id"],
+                "generation": row["generation"], "family": uuid4(), "current_hash": secrets.token_bytes(32),
+                "expires_at": _now() + timedelta(days=30),
+            }
+            for row in rows
+        ]  # fmt: skip
+        await self._insert(database, (Account, rows), (AccountSession, sessions))
 
     async def _invoices(
         self, vault: Vault, database: Database, orders: Sequence[tuple[Person, UUID, str]], first: int
@@ -164,6 +179,31 @@ class Crowd:
             for sequence, ((person, order_id, _), box) in enumerate(zip(orders, boxes, strict=True), first + 1)
         ]  # fmt: skip
         await self._insert(database, (Receivable, receivables), (Invoice, invoices))
+
+    async def _clocks(self, database: Database, orders: Sequence[tuple[Person, UUID, str]]) -> None:
+        """Of each order, and of all invoices of a person's year."""
+        year = date.today().year
+        ends = {Retention.ORDER: date(year + 3, 12, 31), Retention.ACCOUNTING: date(year + 10, 12, 31)}
+        places = [
+            *(
+                (person, Retention.ORDER, str(order_id), Clock.ORDER_FULFILLED)
+                for person, order_id, _ in orders
+            ),
+            *(
+                (person, Retention.ACCOUNTING, str(year), Clock.INVOICE_ISSUED)
+                for person, *_ in orders[::ORDERS_EACH]
+            ),
+        ]
+        rows = [
+            {
+                "store_id": self._store_id, "subject_id": person.subject_id, "generation": 1, "retention": retention,
+                "bucket": bucket, "clock": clock, "started_at": _now(), "state": "running",
+                "expires_on": ends[retention], "told_on": ends[retention],
+                "due_at": datetime.combine(ends[retention], datetime.min.time(), UTC),
+            }
+            for person, retention, bucket, clock in places
+        ]  # fmt: skip
+        await self._insert(database, (Expiry, rows))
 
     async def _sealed(
         self, vault: Vault, people: Sequence[Person], data: Sequence[PersonalData], *buckets: str

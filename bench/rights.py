@@ -1,179 +1,75 @@
-"""Accesses and erasures: filed over HTTP by people with a session, followed to their end in all five services.
+"""Accesses and erasures: how long one takes by itself, how many a second the machine carries, and what each costs.
 
-One at a time shows how long a person waits; sixteen in flight show how many a second the machine carries. How long
-a request took is what the privacy service wrote beside it: from `opened_at` to `completed_at`.
+How long a request took is what the privacy service wrote beside it: from `opened_at` to `completed_at`.
 """
 
-import asyncio
-import itertools
-import json
-import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
-from uuid import UUID, uuid4
-
-import asyncpg
-import httpx
-from joserfc import jwt
-from joserfc.jwk import ECKey
+from dataclasses import dataclass
 
 from bench.figures import Figure, Floor, percentile
-from bench.load import Client, request
-from bench.people import Person
 from bench.processors import between
-from libs.common.auth import ALGORITHM, AUDIENCE, TOKEN_TYPE
+from bench.town import Town
 
-_KEY = ECKey.generate_key("P-256", parameters={"kid": "bench"})
-_PATIENCE = 120.0
-_SECONDS = 30.0
-"""Of filing: a machine that is slower than hoped files fewer, and the whole bench ends within twelve minutes."""
-
-
-@contextmanager
-def key_set(platform: str) -> Generator[str]:
-    """The address of a key set with identity's keys and ours, so that nobody need sign in 10,000 times."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            keys = httpx.get(f"{platform}/identity/v1/jwks.json").raise_for_status().json()["keys"]
-            body = json.dumps({"keys": [*keys, _KEY.as_dict(private=False)]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server calls
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/jwks.json"
-    finally:
-        server.shutdown()
+_IN_FLIGHT = 256
+_MANY = 1_500
+"""So many at most: how many there are in fact is a matter of `office`'s time."""
 
 
-class Office:
-    """Files requests for people of one store and sees them end."""
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A right, its name in the table, and whether a request waits for a preview that finds nothing in its way."""
 
-    def __init__(self, *, url: str, database_url: str, store_id: UUID) -> None:
-        self._url = url
-        self._database_url = database_url
-        self._store_id = store_id
-        self._ended: dict[UUID, asyncio.Event] = {}
-
-    def _token(self, person: Person) -> str:
-        now = int(time.time())
-        claims = {
-            "iss": f"{self._url}/identity", "aud": AUDIENCE, "iat": now, "exp": now + 600, "sub": str(uuid4()),
-            "sid": str(uuid4()), "store": str(self._store_id), "role": "customer",
-            "subject": str(person.subject_id), "generation": 1,
-        }  # fmt: skip
-        return jwt.encode({"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": "bench"}, claims, _KEY)
-
-    def _filing(self, person: Person, right: str) -> bytes:
-        body = {"right": right, "email": person.email}
-        path = f"/privacy/v1/stores/{self._store_id}/requests"
-        return request("POST", path, body, authorization=f"Bearer {self._token(person)}")
-
-    async def measure(
-        self, right: str, people: Sequence[Person], in_flight: int
-    ) -> tuple[float, list[float]]:
-        """Requests a second, and for each the seconds from filing to its end."""
-        filings = [self._filing(person, right) for person in people]
-        waiting = _until(time.monotonic() + _SECONDS, filings)
-        connection = await asyncpg.connect(self._database_url)
-        await connection.execute("SELECT set_config('app.store', $1, false)", str(self._store_id))
-        began = time.perf_counter()
-        filed: list[UUID] = []
-        watching = asyncio.create_task(self._watch(connection))
-        await asyncio.gather(*(self._clerk(waiting, filed) for _ in range(in_flight)))
-        elapsed = time.perf_counter() - began
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        rows = await connection.fetch(
-            "SELECT extract(epoch FROM completed_at - opened_at)::float8 AS took FROM request WHERE id = ANY($1)",
-            filed,
-        )
-        await connection.close()
-        return len(filed) / elapsed, [row["took"] for row in rows]
-
-    async def _clerk(self, filings: Any, filed: list[UUID]) -> None:
-        for filing in filings:
-            # A person comes, files and goes; the server closes connections that wait.
-            client = Client("127.0.0.1", int(self._url.rpartition(":")[2]))
-            await client.connect()
-            answer = await client.send(filing)
-            client.close()
-            if answer.status != 201:
-                raise RuntimeError(f"a request was answered {answer.status}: {answer.body[:200]!r}")
-            request_id = UUID(answer.json()["id"])
-            filed.append(request_id)
-            ended = self._ended.setdefault(request_id, asyncio.Event())
-            async with asyncio.timeout(_PATIENCE):
-                await ended.wait()
-
-    async def _watch(self, connection: Any) -> None:
-        """One look every few milliseconds for all clerks together."""
-        while True:
-            if self._ended:
-                rows = await connection.fetch(
-                    "SELECT id FROM request WHERE id = ANY($1) AND state = 'completed'", list(self._ended)
-                )
-                for row in rows:
-                    self._ended.pop(row["id"]).set()
-            await asyncio.sleep(0.01)
-
-
-def _until(end: float, filings: Iterable[bytes]) -> Iterator[bytes]:
-    """For all clerks together: one after the other, none after the end."""
-    return itertools.takewhile(lambda _: time.monotonic() < end, filings)
+    right: str
+    name: str
+    passing: str
+    alone: float
+    """What we want: milliseconds of one that comes alone, how many a second, milliseconds of processor each."""
+    per_second: float
+    processor: float
 
 
 _MEASURED = (
-    ("access", "accesses", "at-once"),
-    ("erasure", "erasures", "when-clear"),
-    ("erasure", "erasures that pass at once", "at-once"),
+    _Measured("access", "accesses", "at-once", 60, 200, 10),
+    _Measured("erasure", "erasures", "at-once", 100, 105, 20),
+    _Measured("erasure", "erasures after a preview", "when-clear", 100, 105, 20),
 )
-"""A right, its name in the table, and whether a request waits for a preview that finds nothing in its way."""
 
 
-async def figures(
-    office: Office,
-    take: Callable[[int], Sequence[Person]],
-    crowd: int,
-    floor: Floor,
-    *,
-    used: Callable[[], Mapping[str, float]],
-    let_pass: Callable[[str, str], Awaitable[None]],
-    quick: bool,
-) -> list[Figure]:
-    """Both rights, one at a time and sixteen in flight, among a crowd of so many. `let_pass` sets how one passes.
-
-    `used` gives the processor time of each process so far: what a request takes of it follows the other figures.
-    """
-    few, many = (10, 100) if quick else (50, 1000)
+async def figures(town: Town, where: str, floor: Floor, *, quick: bool) -> list[Figure]:
+    """Each right, one request at a time and many in flight. `where` ends the names of the figures."""
+    few = 10 if quick else 50
     found: list[Figure] = []
-    for right, name, passing in _MEASURED:
-        await let_pass(right, passing)
-        among = f"{name} among {crowd:,} people"
-        await office.measure(right, take(5), 1)
-        _, alone = await office.measure(right, take(few), 1)
-        before = used()
-        rate, loaded = await office.measure(right, take(many), 16)
-        spent = {name: each * 1000 / len(loaded) for name, each in between(before, used()).items()}
-        aims = (150.0, 100.0, 20.0) if right == "erasure" else (None, None, None)
+    for one in _MEASURED:
+        await town.let_pass(one.right, one.passing)
+        await town.office.measure(one.right, town.take(5), 1)
+        _, alone = await town.office.measure(one.right, town.take(few), 1)
+        what = f"{one.name} {where}"
         found += [
-            Figure(f"{among}, one at a time, p50", percentile(alone, 0.5) * 1000, "ms", aim=aims[0]),
-            Figure(f"{among}, one at a time, p99", percentile(alone, 0.99) * 1000, "ms"),
-            Figure(f"{among}, 16 in flight", rate, "1/s", floor, aims[1]),
-            Figure(f"{among}, 16 in flight, p50", percentile(loaded, 0.5) * 1000, "ms", aim=aims[0]),
-            Figure(f"{among}, 16 in flight, p99", percentile(loaded, 0.99) * 1000, "ms"),
-            Figure(f"{among}, processor each", sum(spent.values()), "ms", aim=aims[2]),
-            *(Figure(f"{among}, processor each: {name}", each, "ms") for name, each in spent.items()),
+            Figure(f"{what}, one at a time, p50", percentile(alone, 0.5) * 1000, "ms", aim=one.alone),
+            Figure(f"{what}, one at a time, p99", percentile(alone, 0.99) * 1000, "ms"),
+            *await _loaded(town, one, where, floor, quick=quick),
         ]
     return found
+
+
+async def loaded(town: Town, where: str, floor: Floor, *, quick: bool) -> list[Figure]:
+    """Each right with many in flight only, without a preview."""
+    found: list[Figure] = []
+    for one in _MEASURED[:2]:
+        await town.let_pass(one.right, one.passing)
+        found += await _loaded(town, one, where, floor, quick=quick)
+    return found
+
+
+async def _loaded(town: Town, one: _Measured, where: str, floor: Floor, *, quick: bool) -> list[Figure]:
+    before, people = town.used(), town.take(100 if quick else _MANY)
+    rate, taken = await town.office.measure(one.right, people, _IN_FLIGHT)
+    town.put_back(len(people) - len(taken))
+    spent = {name: each * 1000 / len(taken) for name, each in between(before, town.used()).items()}
+    what = f"{one.name} {where}, {_IN_FLIGHT} in flight"
+    return [
+        Figure(what, rate, "1/s", floor, one.per_second),
+        Figure(f"{what}, p50", percentile(taken, 0.5) * 1000, "ms"),
+        Figure(f"{what}, p99", percentile(taken, 0.99) * 1000, "ms"),
+        Figure(f"{what}, processor each", sum(spent.values()), "ms", aim=one.processor),
+        *(Figure(f"{what}, processor each: {name}", each, "ms") for name, each in spent.items()),
+    ]

@@ -1,10 +1,11 @@
 """What a storefront asks for, at 16 clients: product list, detail, add-to-cart, whole checkout."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from bench.figures import Figure, Floor
-from bench.load import Client, drive, request
+from bench.figures import Figure, Floor, percentile
+from bench.load import Client, Run, drive, request
 
 CLIENTS = 16
 SECONDS = 6.0
@@ -71,3 +72,13 @@ def figures(url: str, store: str, handle: str, variants: list[str], floor: Floor
         Figure(name, drive(url, scenario, clients=CLIENTS, seconds=SECONDS).per_second, "1/s", floor, aim)
         for name, scenario, aim in scenarios
     ]
+
+
+def meanwhile_of_before(what: str, before: Run, meanwhile: Sequence[Run], part: float) -> Figure:
+    """What a checkout takes while much else goes on, as a part of what it took before."""
+    taken = [one for run in meanwhile for one in run.seconds]
+    usual, now = percentile(before.seconds, part), percentile(taken, part)
+    print(
+        f"  a checkout at {part:.0%}: {usual * 1000:.0f} ms before, {now * 1000:.0f} ms meanwhile", flush=True
+    )
+    return Figure(f"checkout at {part:.0%} during {what}, of before", 100 * now / usual, "%", aim=200)
