@@ -248,7 +248,7 @@ async def test_nothing_of_the_person_is_in_the_clear(
     export = Export(
         request_id, platform.store_id, person.subject_id, "access", "en", None, None, {}, {}, [], None, None  # type: ignore[arg-type]
     )  # fmt: skip
-    export._opened["shop", 0] = 0, [purchase()]  # pyright: ignore[reportPrivateUsage]
+    export.keep("shop", 0, 0, [purchase()])
     assert "Canary" not in repr(export)
 
 

@@ -62,8 +62,8 @@ class Export:
     data_map: Sequence[Mapping[str, Any]]
     database: Database
     vault: Vault
-    _opened: OrderedDict[tuple[str, int], tuple[int, list[Record]]] = field(
-        default_factory=OrderedDict[tuple[str, int], tuple[int, list[Record]]], repr=False
+    _opened: OrderedDict[tuple[str, int], tuple[int, list[tuple[Record, int]]]] = field(
+        default_factory=OrderedDict[tuple[str, int], tuple[int, list[tuple[Record, int]]]], repr=False
     )
 
     @property
@@ -86,35 +86,40 @@ class Export:
         without their content: `file` says where it goes.
         """
         rows: Counter[str] = Counter()
-        async for record in self._records(service, among):
+        async for record, files in self._records(service, among):
             rows[record["table"]] += 1
-            yield _entry(record, service, rows[record["table"]])
+            row = rows[record["table"]]
+            yield _with_paths(record, service, row) if files else Entry(row, record, 0)
 
     async def files(self, service: str, table: str, among: Collection[int]) -> AsyncIterator[File]:
         """The attachments of a table, in the order of its rows."""
         row = 0
-        async for record in self._records(service, among):
+        async for record, _ in self._records(service, among):
             if record["table"] == table:
                 row += 1
                 for number, one in enumerate(_attachments(record["data"]), 1):
                     yield File(_path(service, table, row, number, one["name"]), b64decode(one["content"]))
 
-    async def _records(self, service: str, among: Collection[int] | None) -> AsyncIterator[Record]:
+    async def _records(
+        self, service: str, among: Collection[int] | None
+    ) -> AsyncIterator[tuple[Record, int]]:
         given = {(one["table"], one.get("kind")): one.get("source") for one in self.declared(service)}
         for sequence in range(self.chunks[service]):
             if among is not None and sequence not in among:
                 continue
-            for record in await self.chunk(service, sequence):
+            for record, files in await self._chunk(service, sequence):
                 source = given.get((record["table"], record["kind"])) or Source.PERSON
                 if source == Source.PERSON or not self.is_portable:
-                    yield record
+                    yield record, files
 
     def keep(self, service: str, sequence: int, size: int, records: Sequence[Record]) -> None:
         """Keep the records of a chunk whose box has so many bytes."""
-        self._opened[service, sequence] = size, [_whole(record) for record in records]
+        whole = [_whole(record) for record in records]
+        files = (sum(1 for _ in _attachments(record["data"])) for record in whole)
+        self._opened[service, sequence] = size, list(zip(whole, files, strict=True))
 
-    async def chunk(self, service: str, sequence: int) -> list[Record]:
-        """The records of one chunk. Raises KeyDestroyed, KeyringUnavailable."""
+    async def _chunk(self, service: str, sequence: int) -> list[tuple[Record, int]]:
+        """The records of one chunk, and how many attachments each has. Raises KeyDestroyed, KeyringUnavailable."""
         place = service, sequence
         if place not in self._opened:
             box = await self._box(service, sequence)
@@ -205,7 +210,7 @@ def _attachments(value: Any) -> Iterator[Mapping[str, str]]:
             yield from _attachments(part)
 
 
-def _entry(record: Record, service: str, row: int) -> Entry:
+def _with_paths(record: Record, service: str, row: int) -> Entry:
     """The record with paths where the content of attachments was."""
     found = 0
 

@@ -3,9 +3,9 @@
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -29,12 +29,13 @@ _AMOUNT = re.compile(r"(.*_)?(amount|price)")
 _ADDRESS = {"line1", "city", "country"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_REMEMBERED = 4096
 
 
 async def page(export: Export, tables: Tables) -> AsyncIterator[bytes]:
     """`index.html`."""
     words = _words(export.language)
-    template = _pages().get_template("export.html")
+    template = _pages(is_async=True).get_template("export.html")
     async for piece in template.generate_async(
         language=export.language,
         words=words["page"],
@@ -60,22 +61,25 @@ def _table(export: Export, words: Words, service: str, name: str, table: Table) 
         "one": table.rows == 1,
         "shown": SHOWN if table.rows > SHOWN else None,
         "sheet": f"{service}/{name}.csv",
-        "reasons": [
-            reason(words, export.language, entry)
-            for entry in export.declared(service, name)
-            if entry.get("kind") or not table.columns.keys() - set(entry.get("impersonal", ()))
-        ],
+        "about": _parts().about(
+            [
+                reason(words, export.language, entry)
+                for entry in export.declared(service, name)
+                if entry.get("kind") or not table.columns.keys() - set(entry.get("impersonal", ()))
+            ],
+            words["page"]["about"],
+        ),
         "records": _shown(export, words, service, name, table),
     }
 
 
 async def _shown(
     export: Export, words: Words, service: str, name: str, table: Table
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[Markup]:
     readable, shown = Readable(words, export.language), 0
     async for _, record, _ in export.entries(service, among=table.chunks):
         if record["table"] == name and says_something(record):
-            yield readable.record(record)
+            yield _parts().article(readable.record(record))
             shown += 1
             if shown == SHOWN:
                 return
@@ -193,7 +197,7 @@ class Readable:
         if isinstance(value, str) and _TIME.fullmatch(value):
             return self._time(value)
         if isinstance(value, str) and _DAY.fullmatch(value):
-            return format_date(date.fromisoformat(value), format="long", locale=self._locale)
+            return _day(date.fromisoformat(value), self._locale)
         if isinstance(value, str):
             return self._words["values"].get(value) or self._given(name, value, currency)
         return self._given(name, value, currency)
@@ -203,7 +207,7 @@ class Readable:
         if isinstance(value, bool):
             return self._words["page"]["yes" if value else "no"]
         if isinstance(value, (int, float)):
-            return format_decimal(value, locale=self._locale)
+            return _number(value, self._locale)
         if name.endswith("country"):
             return self._locale.territories.get(value, value)
         if name == "language":
@@ -212,15 +216,38 @@ class Readable:
 
     def _money(self, value: Any, currency: Any) -> str:
         with suppress(ValueError, TypeError, ArithmeticError):
-            return format_currency(Decimal(as_decimal(value, currency)), currency, locale=self._locale)
+            return _amount(value, currency, self._locale)
         return f"{value} {currency}"
 
     def _time(self, value: str) -> str:
         with suppress(ValueError):
             at = datetime.fromisoformat(value)
-            day = format_date(at.date(), format="long", locale=self._locale)
-            return f"{day}, {format_time(at.timetz(), format='short', locale=self._locale)} UTC"
+            minute = at.timetz().replace(second=0, microsecond=0)
+            return f"{_day(at.date(), self._locale)}, {_time(minute, self._locale)} UTC"
         return value
+
+
+# A store's prices and days come again and again, and a locale's rules for them take longer than all else of a page.
+
+
+@lru_cache(_REMEMBERED)
+def _day(value: date, locale: Locale) -> str:
+    return format_date(value, format="long", locale=locale)
+
+
+@lru_cache(_REMEMBERED)
+def _time(value: time, locale: Locale) -> str:
+    return format_time(value, format="short", locale=locale)
+
+
+@lru_cache(_REMEMBERED, typed=True)
+def _number(value: float, locale: Locale) -> str:
+    return format_decimal(value, locale=locale)
+
+
+@lru_cache(_REMEMBERED, typed=True)
+def _amount(value: Any, currency: str, locale: Locale) -> str:
+    return format_currency(Decimal(as_decimal(value, currency)), currency, locale=locale)
 
 
 def _has_amount(values: Mapping[str, Any]) -> bool:
@@ -236,13 +263,19 @@ def _words(language: str) -> Words:
 
 
 @cache
-def _pages() -> Environment:
+def _parts() -> Any:
+    """The macros of what is written at once: waiting for each of its values would take longer than writing it."""
+    return _pages(is_async=False).get_template("export.parts.html").module
+
+
+@cache
+def _pages(*, is_async: bool) -> Environment:
     folder = files("services.privacy") / "pages"
     return Environment(
         loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
         undefined=StrictUndefined,
         autoescape=True,
-        enable_async=True,
+        enable_async=is_async,
         trim_blocks=True,
         lstrip_blocks=True,
     )
