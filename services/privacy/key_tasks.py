@@ -27,7 +27,7 @@ from services.privacy.domain.states import KEYRING, TaskState
 from services.privacy.engine.answers import record
 from services.privacy.engine.tasks import Answer, is_part, lives_of
 from services.privacy.holds import as_answer, held_of
-from services.privacy.retention.clocks import Kept, after_erasure
+from services.privacy.retention import clocks
 from services.privacy.settings import present
 
 T = TypeVar("T")
@@ -120,24 +120,20 @@ async def _held(work: Work, rows: Sequence[Row]) -> dict[UUID, list[Held]]:
 
 async def _count_for_what_stays(work: Work, erasures: Sequence[tuple[Row, Sequence[Erased]]]) -> None:
     """What stays goes by itself on its day; of what is gone nothing is counted any more."""
-    for store_id in dict.fromkeys(row.store_id for row, _ in erasures):
+    stores: dict[UUID, list[clocks.Erased]] = defaultdict(list)
+    for row, of_person in erasures:
+        for one in of_person:
+            others = [other.subject_id for other in of_person if other is not one]
+            kept = [_as_kept(key) for key in one.kept]
+            erased = clocks.Erased(row.id, one.subject_id, one.generation, others, kept)
+            stores[row.store_id].append(erased)
+    for store_id, of_store in stores.items():
         async with work.database.session(store_id) as session:
-            of_store = [(row, erased) for row, erased in erasures if row.store_id == store_id]
-            for row, one, of_person in [(row, one, erased) for row, erased in of_store for one in erased]:
-                await after_erasure(
-                    session,
-                    store_id,
-                    request_id=row.id,
-                    subject_id=one.subject_id,
-                    generation=one.generation,
-                    others=[other.subject_id for other in of_person if other is not one],
-                    kept=[_as_kept(key) for key in one.kept],
-                    now=work.clock(),
-                )
+            await clocks.after_erasure(session, store_id, of_store, now=work.clock())
 
 
-def _as_kept(key: KeptKey) -> Kept:
-    return Kept(key.generation, key.retention, key.bucket, key.law, key.expires_on)
+def _as_kept(key: KeptKey) -> clocks.Kept:
+    return clocks.Kept(key.generation, key.retention, key.bucket, key.law, key.expires_on)
 
 
 def _after_destroying(row: Row, erased: Sequence[Erased], held: Sequence[Mapping[str, Any]]) -> Answer:

@@ -140,11 +140,12 @@ async def on_clock_stopped(session: AsyncSession, events: Sequence[Received[Cloc
 # --- After an erasure ------------------------------------------------------------------------------------
 
 _GONE = Query("""
-    DELETE FROM expiry
-    WHERE store_id = :store_id AND subject_id = :subject_id AND generation <= :generation
+    DELETE FROM expiry USING unnest(CAST(:subjects AS uuid[]), CAST(:lasts AS bigint[])) AS erased (subject_id, last)
+    WHERE store_id = :store_id AND expiry.subject_id = erased.subject_id AND generation <= last
         AND state IN ('running', 'stopped')
-        AND (generation, retention, bucket) NOT IN (
-            SELECT * FROM unnest(CAST(:generations AS bigint[]), CAST(:retentions AS text[]), CAST(:buckets AS text[])))
+        AND (expiry.subject_id, generation, retention, bucket) NOT IN (
+            SELECT * FROM unnest(CAST(:whose AS uuid[]), CAST(:generations AS bigint[]), CAST(:retentions AS text[]),
+                CAST(:buckets AS text[])))
 """)
 
 
@@ -159,56 +160,62 @@ class Kept:
     until: date | None
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """A subject of whom an erasure kept what the law or a hold keeps. `others` are those of the same person."""
+
+    request_id: UUID
+    subject_id: UUID
+    generation: int
+    others: Sequence[UUID]
+    kept: Sequence[Kept]
+
+
 async def after_erasure(
-    session: AsyncSession,
-    store_id: UUID,
-    *,
-    request_id: UUID,
-    subject_id: UUID,
-    generation: int,
-    others: Sequence[UUID],
-    kept: Sequence[Kept],
-    now: datetime,
+    session: AsyncSession, store_id: UUID, erased: Sequence[Erased], *, now: datetime
 ) -> None:
     """Nothing is counted any more for what is gone. What stays goes by itself: what law keeps on its day, what a legal
-    hold keeps as soon as that ends, since its own day is today. `others` are the other subjects of the person.
+    hold keeps as soon as that ends, since its own day is today.
 
-    Only a hold needs to know them, and the request, for as long as it lasts: for what the law keeps nothing says whose
-    else it was.
+    Only a hold needs to know the other subjects of a person, and the request, for as long as it lasts: for what the
+    law keeps nothing says whose else it was.
     """
-    values = {
-        "generations": [one.generation for one in kept],
-        "retentions": [one.retention.value for one in kept],
-        "buckets": [one.bucket for one in kept],
+    kept = [(one.subject_id, key) for one in erased for key in one.kept]
+    await _GONE.rows(
+        session,
+        store_id=store_id,
+        subjects=[one.subject_id for one in erased],
+        lasts=[one.generation for one in erased],
+        whose=[subject_id for subject_id, _ in kept],
+        **_places(key for _, key in kept),
+    )
+    starts = [_start_of_kept(subject_id, key, now) for subject_id, key in kept]
+    await start(session, store_id, [one for one in starts if one is not None])
+    for one in erased:
+        if one.others and (held := [key for key in one.kept if key.law == AUTHORITY]):
+            named = {"subject_id": one.subject_id, "others": one.others, "request_id": one.request_id}
+            await _OF_ONE.rows(session, store_id=store_id, **named, **_places(held))
+
+
+def _places(kept: Iterable[Kept]) -> dict[str, list[Any]]:
+    keys = list(kept)
+    return {
+        "generations": [key.generation for key in keys],
+        "retentions": [key.retention.value for key in keys],
+        "buckets": [key.bucket for key in keys],
     }
-    await _GONE.rows(session, store_id=store_id, subject_id=subject_id, generation=generation, **values)
-    starts: list[Start] = []
-    for one in kept:
-        asked = Start(
-            subject_id, one.generation, one.retention, one.bucket, Clock.ERASURE_ASKED, now, _ABOVE_ALL
-        )
-        if one.law == AUTHORITY:
-            starts.append(asked)
-        elif one.until is not None and one.retention.period.divided_by is Bucket.YEAR:
-            # The day is the year's, whenever in it the clock started, and whether or not that was heard.
-            starts.append(
-                replace(
-                    asked,
-                    clock=Clock.INVOICE_ISSUED,
-                    at=datetime(int(one.bucket), 7, 1, tzinfo=UTC),
-                    version=0,
-                )
-            )
-    await start(session, store_id, starts)
-    held = [one for one in kept if one.law == AUTHORITY]
-    if held and others:
-        values = {
-            "generations": [one.generation for one in held],
-            "retentions": [one.retention.value for one in held],
-            "buckets": [one.bucket for one in held],
-        }
-        named = {"subject_id": subject_id, "others": others, "request_id": request_id}
-        await _OF_ONE.rows(session, store_id=store_id, **named, **values)
+
+
+def _start_of_kept(subject_id: UUID, key: Kept, now: datetime) -> Start | None:
+    """None for what the request itself keeps: its own end starts that."""
+    asked = Start(subject_id, key.generation, key.retention, key.bucket, Clock.ERASURE_ASKED, now, _ABOVE_ALL)
+    if key.law == AUTHORITY:
+        return asked
+    if key.until is None or key.retention.period.divided_by is not Bucket.YEAR:
+        return None
+    # The day is the year's, whenever in it the clock started, and whether or not that was heard.
+    in_year = datetime(int(key.bucket), 7, 1, tzinfo=UTC)
+    return replace(asked, clock=Clock.INVOICE_ISSUED, at=in_year, version=0)
 
 
 _OF_ONE = Query("""
