@@ -20,12 +20,17 @@ from libs.common.personal.scope import WHOLE, Scope
 from libs.common.personal.vocabulary import Category, Purpose
 from libs.common.telemetry import traceparent_of
 
-CHANNEL = "participant_jobs"
-"""NOTIFY channel: something that opens boxes is waiting."""
 _LEASE_SECONDS = 60.0
 _LONGEST_PAUSE_SECONDS = 600.0
 AT_ONCE = 50
 """Jobs that are taken up together."""
+
+
+def channel(verb: Verb) -> str:
+    """NOTIFY channel: a task that opens boxes is waiting for the duty that does what `verb` asks. A preview that opens
+    them is of a correction.
+    """
+    return f"participant_jobs_{Verb.RECTIFY if verb is Verb.PREVIEW else verb}"
 
 
 class ParticipantJob(Base):
@@ -149,7 +154,7 @@ _NOTE = """
 
 
 async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued]) -> None:
-    """Keep what takes opening boxes, and wake the duty that does it."""
+    """Keep what takes opening boxes, and wake the duties that do it."""
     if not tasks:
         return
     await fetch(
@@ -168,7 +173,8 @@ async def note(session: AsyncSession, store_id: UUID, tasks: Sequence[TaskIssued
         ["{" + ",".join(map(str, task.retired)) + "}" for task in tasks],
         [orjson.dumps([life.model_dump(mode="json") for life in task.also]).decode() for task in tasks],
     )  # fmt: skip
-    ring_after_commit(session, CHANNEL)
+    for verb in {task.verb for task in tasks}:
+        ring_after_commit(session, channel(verb))
 
 
 # --- Under way -------------------------------------------------------------------------------------------

@@ -110,18 +110,11 @@ class Participant(Part):
     def duties(self) -> Sequence[Duty]:
         """To be merged into the service's DUTIES."""
         return [
-            Duty(f"{self.service} exports", self.export, timedelta(seconds=1), channel=jobs.CHANNEL),
-            Duty(
-                f"{self.service} prepares erasures",
-                self.prepare_erasures,
-                timedelta(seconds=1),
-                channel=jobs.CHANNEL,
-            ),
-            Duty(f"{self.service} refers", self.refer, timedelta(seconds=1), channel=jobs.CHANNEL),
-            Duty(f"{self.service} rectifies", self.rectify, timedelta(seconds=1), channel=jobs.CHANNEL),
-            Duty(
-                f"{self.service} erases parts", self.erase_parts, timedelta(seconds=1), channel=jobs.CHANNEL
-            ),
+            self._duty("exports", self.export, Verb.EXPORT),
+            self._duty("prepares erasures", self.prepare_erasures, Verb.PREPARE),
+            self._duty("refers", self.refer, Verb.REFER),
+            self._duty("rectifies", self.rectify, Verb.RECTIFY),
+            self._duty("erases parts", self.erase_parts, Verb.ERASE),
             Duty(f"{self.service} cleans", self.clean, timedelta(seconds=1), channel=expiry.CHANNEL),
             Duty(f"{self.service} announces itself", self.announce, timedelta(hours=1)),
             Duty(
@@ -131,6 +124,10 @@ class Participant(Part):
             Duty("forget old tasks", _forget_old_tasks, timedelta(hours=1)),
             Duty("forget what is cleaned", _forget_what_is_cleaned, timedelta(hours=1)),
         ]
+
+    def _duty(self, what: str, step: Callable[[Work], Awaitable[int]], verb: Verb) -> Duty:
+        """One that a task wakes. By itself it looks for what was put back, or was left by a worker that is gone."""
+        return Duty(f"{self.service} {what}", step, timedelta(seconds=5), channel=jobs.channel(verb))
 
     async def export(self, work: Work) -> int:
         """Send what is held about the people of waiting exports. Returns 0 unless more are waiting."""
