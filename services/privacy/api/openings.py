@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller, Role
 from libs.common.idempotency import once
-from services.privacy.models import Request
 from services.privacy.schemas import RequestSummary
 from services.privacy.service import reading
+from services.privacy.service.opening import Opened
 
 
 async def opened_once(
@@ -21,7 +21,7 @@ async def opened_once(
     *,
     store_id: UUID,
     caller: Caller,
-    opening: Callable[[], Awaitable[tuple[Request, bool]]],
+    opening: Callable[[], Awaitable[tuple[Opened, bool]]],
 ) -> Response:
     """The reply to `opening`, which says what was opened and whether it is new, or the one given before."""
     joined = False

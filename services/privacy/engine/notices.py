@@ -4,14 +4,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import ring_after_commit
+from libs.common.db import Query, ring_after_commit
 from services.privacy.engine.phases import NOTICES
 from services.privacy.models import Request
 
-_NOTIFY = text("""
+_NOTIFY = Query("""
     INSERT INTO notice (store_id, request_id, template, reader, note_id, due_at)
     VALUES (:store_id, :request_id, :template, :reader, :note_id, :due_at)
 """)
@@ -31,15 +31,13 @@ async def notify(
 ) -> None:
     """A mail about the request is to be written once the session has committed; it repeats the note, if any."""
     due_at = now + ACKNOWLEDGED_AFTER if template in _RECEIVED else now
-    await session.execute(
-        _NOTIFY,
-        {
-            "store_id": request.store_id,
-            "request_id": request.id,
-            "template": template,
-            "reader": reader,
-            "note_id": note_id,
-            "due_at": due_at,
-        },
+    await _NOTIFY.rows(
+        session,
+        store_id=request.store_id,
+        request_id=request.id,
+        template=template,
+        reader=reader,
+        note_id=note_id,
+        due_at=due_at,
     )
     ring_after_commit(session, NOTICES)

@@ -15,6 +15,7 @@ from sqlalchemy import Row, delete, insert, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.db import Query
 from libs.common.events.privacy import Life
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.tombstones import erased_among, hold_off
@@ -42,14 +43,13 @@ _OTHERS = """
         AND other.subject_id <> one.subject_id
     ORDER BY other.subject_id
 """
-_READ = text(_OTHERS)
-_HOLD = text(f"{_OTHERS} FOR UPDATE")
+_READ = Query(_OTHERS)
+_HOLD = Query(f"{_OTHERS} FOR UPDATE")
 
 
 async def others(session: AsyncSession, store_id: UUID, life: Life, *, hold: bool = False) -> list[Life]:
     """The other subjects of a person. `hold`: nobody else opens a request for any of them until the session ends."""
-    values = {"store_id": store_id, **life.model_dump()}
-    rows = await session.execute(_HOLD if hold else _READ, values)
+    rows = await (_HOLD if hold else _READ).rows(session, store_id=store_id, **life.model_dump())
     return [Life(subject_id=row.subject_id, generation=row.generation) for row in rows]
 
 

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import ring_after_commit
+from libs.common.db import Query, ring_after_commit
 from libs.common.events import Event
 from libs.common.events.privacy import KeysChanged, KeysDestroyed, Verb
 from libs.common.outbox import publish_all
@@ -67,7 +67,7 @@ NOTE_ISSUED = """
 """
 """The evidence of tasks that were just written; `asked` has their request, store, participant and verb."""
 # Whoever announced itself and whoever is expected: one row each, in the transaction that begins the phase.
-_EXPECT = text(f"""
+_EXPECT = Query(f"""
     WITH asked AS (
         INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at, asked_at)
         SELECT request.id, name, CAST(:verb AS text), request.store_id, CASE
@@ -85,7 +85,7 @@ _EXPECT = text(f"""
     ){NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
 # Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
-_EXPECT_PREPARATIONS = text(f"""
+_EXPECT_PREPARATIONS = Query(f"""
     WITH asked AS (
         INSERT INTO task AS task (request_id, participant, verb, store_id, next_issue_at, asked_at)
         SELECT request.id, name, 'prepare', request.store_id, now() + make_interval(secs => :first), now()
@@ -103,7 +103,7 @@ _EXPECT_PREPARATIONS = text(f"""
 """)  # noqa: S608 - a constant of this module
 # Whoever outside is to be told or asked has a part as well, and a delivery that waits until everybody has said by what
 # the person is known there. What would be gone by then, or be called otherwise, waits for that too.
-_EXPECT_RECIPIENTS = text(f"""
+_EXPECT_RECIPIENTS = Query(f"""
     WITH theirs AS (
         SELECT request.id AS request_id, request.store_id, request.subject_id, request.generation, request.round,
             recipient.id AS recipient_id, 'recipient-' || recipient.id AS participant
@@ -205,7 +205,7 @@ async def _begin(
     values = {"ids": ids_of(requests), "store_id": store_id, **PAUSES}
     expected = list(expected)
     everybody = [*expected, KEYRING] if led else expected
-    await session.execute(_EXPECT, values | {"verb": verb, "led": led, "expected": everybody})
+    await _EXPECT.rows(session, **values, verb=verb, led=led, expected=everybody)
     if verb is Verb.ERASE:
         await _begin_preparations(session, store_id, requests, values)
     referring = await _begin_references(session, store_id, requests, verb, values | {"expected": expected})
@@ -219,7 +219,8 @@ async def _begin(
 async def _begin_preparations(
     session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any] | Request], values: Mapping[str, Any]
 ) -> None:
-    asked = {row.request_id: row.participants for row in await session.execute(_EXPECT_PREPARATIONS, values)}
+    rows = await _EXPECT_PREPARATIONS.rows(session, **values)
+    asked = {row.request_id: row.participants for row in rows}
     tasks = [task(one, Verb.PREPARE, participants=asked[one.id]) for one in requests if one.id in asked]
     await publish_all(session, tasks, store_id=store_id, source=SOURCE)
 
@@ -235,7 +236,7 @@ async def _begin_references(
     if verb not in TOLD_OUTSIDE:
         return set()
     wanted = {**values, "verb": verb, "partial": PARTIAL_PROTOCOLS}
-    referring = set((await session.scalars(_EXPECT_RECIPIENTS, wanted)).all())
+    referring = {row.request_id for row in await _EXPECT_RECIPIENTS.rows(session, **wanted)}
     asked = [task(one, Verb.REFER) for one in requests if one.id in referring]
     await publish_all(session, asked, store_id=store_id, source=SOURCE)
     return referring

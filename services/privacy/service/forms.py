@@ -25,7 +25,6 @@ from services.privacy.domain.problems import ErasureUnderWay
 from services.privacy.domain.verification import Way
 from services.privacy.endings import doom
 from services.privacy.kinds import AgentContact
-from services.privacy.models import Request
 from services.privacy.policies import policy_of
 from services.privacy.service import opening
 from services.privacy.service.documents import Uploaded, attach, sealed_document
@@ -173,7 +172,7 @@ async def discard(session: AsyncSession, form: Prepared, *, at: datetime) -> Non
 
 async def _opened(
     session: AsyncSession, asking: Asking, *, expected: Iterable[str], now: datetime
-) -> tuple[Request | None, bool]:
+) -> tuple[opening.Opened | None, bool]:
     try:
         return await opening.open_request(session, asking, expected=expected, now=now)
     except ErasureUnderWay:

@@ -14,7 +14,6 @@ from services.privacy.asked import Asked
 from services.privacy.domain.notes import About
 from services.privacy.domain.verification import Channel, Proof, Way
 from services.privacy.kinds import NoteText
-from services.privacy.models import Request
 from services.privacy.service import noting, opening
 from services.privacy.service.noting import Note
 from services.privacy.service.opening import Asking
@@ -69,7 +68,7 @@ async def prepared(database: Database, vault: Vault, received: Received, *, stor
 
 async def take(
     session: AsyncSession, received: Prepared, *, expected: Iterable[str], now: datetime
-) -> tuple[Request, bool]:
+) -> tuple[opening.Opened, bool]:
     """Open the request, or join the one that is open; its person is told in any case.
 
     Raises SubjectErased, ErasureUnderWay, ReceivedInTheFuture, Unavailable when it is another than a moment ago.

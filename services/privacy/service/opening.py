@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
-from libs.common.db import Database
+from libs.common.db import Database, Query
 from libs.common.errors import Problem, Unavailable
 from libs.common.events.privacy import Life, Proposal
 from libs.common.personal.data import PersonalData, Sealed
@@ -37,6 +37,8 @@ from services.privacy.models import Request
 from services.privacy.policies import Policy, policy_of
 
 _TOKEN_BYTES = 32
+Opened = Row[Any] | Request
+"""A request that was just opened, or that was joined."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -154,7 +156,7 @@ def hashed(token: str) -> bytes:
 
 async def open_request(
     session: AsyncSession, asking: Asking, *, expected: Iterable[str], now: datetime
-) -> tuple[Request, bool]:
+) -> tuple[Opened, bool]:
     """Open a request and begin with it, or join the open one of its kind. Returns whether it is new.
 
     Whoever joins lends the open request their proofs, and one that nobody has verified is theirs from then on:
@@ -168,7 +170,7 @@ async def open_request(
     policy = await policy_of(session, asking.store_id)
     made = None
     if asking.way is Way.OPENDSR or not asking.also or await open_one(session, asking) is None:
-        made = await session.scalar(_insert(asking, policy, now))
+        made = (await session.execute(_INSERT, _values(asking, policy, now))).first()
     if made is None:
         return await _join(session, asking, policy, expected=expected, now=now), False
     await note(session, made.store_id, opened(made), now=now)
@@ -181,7 +183,7 @@ async def open_request(
     return made, True
 
 
-def opened(request: Request) -> list[Noted]:
+def opened(request: Opened) -> list[Noted]:
     """The steps of a request that was just opened: one that is verified as it is opened takes several at once."""
     facts = {
         "right": request.claim,
@@ -222,7 +224,12 @@ async def _ask_for_proof(
         await decisions.recognise(session, request, number, now=now, expected=expected)
 
 
-def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
+_TABLE: Any = Request.__table__
+# Written once, so that nothing of it but the values is made anew for each request.
+_INSERT = upsert(_TABLE).on_conflict_do_nothing().returning(_TABLE)
+
+
+def _values(asking: Asking, policy: Policy, now: datetime) -> dict[str, Any]:
     asked = asking.asked
     received_at = _received_at(asking, policy, now)
     if asking.begins_at is not None and asking.decided_by is not None:
@@ -244,32 +251,27 @@ def _insert(asking: Asking, policy: Policy, now: datetime) -> Any:
     if stands["state"] is not State.VERIFYING:
         began = [State.RECEIVED, State.VERIFYING]
     stands["steps"] = [*({"state": one, "at": now.isoformat()} for one in began), *stands["steps"]]
-    return (
-        upsert(Request)
-        .values(
-            id=asking.id,
-            store_id=asking.store_id,
-            subject_id=asking.subject_id,
-            generation=asking.generation,
-            claim=asked.right,
-            law=asked.law,
-            purpose=asked.purpose,
-            category=asked.category,
-            proposal=asking.proposal,
-            way=asking.way,
-            proofs=[{"proof": one, "at": now.isoformat()} for one in asking.proofs],
-            contact=asking.contact,
-            agent=asking.agent,
-            status_hash=asking.status_hash,
-            also=[life.model_dump(mode="json") for life in asking.also] or None,
-            opened_at=now,
-            received_at=received_at if received_at < now else None,
-            traceparent=current_traceparent(),
-            **stands,
-        )
-        .on_conflict_do_nothing()
-        .returning(Request)
-    )
+    return {
+        "id": asking.id,
+        "store_id": asking.store_id,
+        "subject_id": asking.subject_id,
+        "generation": asking.generation,
+        "claim": asked.right,
+        "law": asked.law,
+        "purpose": asked.purpose,
+        "category": asked.category,
+        "proposal": asking.proposal,
+        "way": asking.way,
+        "proofs": [{"proof": one, "at": now.isoformat()} for one in asking.proofs],
+        "contact": asking.contact,
+        "agent": asking.agent,
+        "status_hash": asking.status_hash,
+        "also": [life.model_dump(mode="json") for life in asking.also] or None,
+        "opened_at": now,
+        "received_at": received_at if received_at < now else None,
+        "traceparent": current_traceparent(),
+        **stands,
+    }
 
 
 def _received_at(asking: Asking, policy: Policy, now: datetime) -> datetime:
@@ -282,19 +284,25 @@ def _received_at(asking: Asking, policy: Policy, now: datetime) -> datetime:
     return min(start_of(asking.received_on, zone), now)
 
 
+_ERASURE_UNDER_WAY = Query("""
+    SELECT EXISTS (
+        SELECT FROM request JOIN unnest(CAST(:subjects AS uuid[]), CAST(:generations AS bigint[]))
+            AS life (subject_id, generation) USING (subject_id, generation)
+        WHERE store_id = :store_id AND claim = 'erasure' AND purpose IS NULL AND category IS NULL
+            AND state IN ('running', 'checking')) AS found
+""")
+
+
 async def _is_being_erased(session: AsyncSession, asking: Asking) -> bool:
     """Whether an erasure of everything is under way; one that nobody has verified or decided yet stops nothing."""
-    found = await session.scalar(
-        select(Request.id).where(
-            Request.store_id == asking.store_id,
-            people.among(Request, [asking.life, *asking.also]),
-            Request.claim == Right.ERASURE,
-            Request.purpose.is_(None),
-            Request.category.is_(None),
-            Request.state.in_([State.RUNNING, State.CHECKING]),
-        )
+    lives = [asking.life, *asking.also]
+    [row] = await _ERASURE_UNDER_WAY.rows(
+        session,
+        store_id=asking.store_id,
+        subjects=[life.subject_id for life in lives],
+        generations=[life.generation for life in lives],
     )
-    return found is not None
+    return row.found
 
 
 async def _join(

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, literal, not_, select, tuple_
+from sqlalchemy import Row, and_, func, literal, not_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
@@ -36,12 +36,12 @@ from services.privacy.schemas import (
 )
 
 
-def summary(request: Request) -> RequestSummary:
+def summary(request: Row[Any] | Request) -> RequestSummary:
     """A request as its person may see it."""
     return RequestSummary.model_validate(fields(request))
 
 
-def fields(request: Request) -> dict[str, Any]:
+def fields(request: Row[Any] | Request) -> dict[str, Any]:
     """What a summary and all that is more than one have in common."""
     return {
         "id": request.id,
