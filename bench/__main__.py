@@ -22,7 +22,6 @@ from bench.figures import Figure, Floor, show, write
 from bench.office import key_set
 from bench.people import ORDERS_EACH, Crowd
 from bench.town import Town
-from deploy.local.databases import database
 from deploy.local.environment import SERVICES
 from deploy.local.kafka import KafkaServer
 from deploy.local.platform import Platform
@@ -99,11 +98,11 @@ async def measure_rights(
     found: list[Figure] = []
     for size in crowds:
         await town.grow_to(size)
-        found += await rights.figures(town, f"among {size:,} people, {platform.broker}", floor, quick=quick)
-        superuser = await platform.postgres.connect(database("keyring"))
+        measured = await rights.figures(town, f"among {size:,} people, {platform.broker}", floor, quick=quick)
         if platform.broker == "embedded":
-            found += await keyring.figures(platform.environment, superuser, town.store_id, size, floor)
-        await superuser.close()
+            measured += await keyring.figures(town, floor)
+        print(show(measured), flush=True)
+        found += measured
     return found
 
 
@@ -197,9 +196,7 @@ async def run(sections: Sequence[str], crowds: Sequence[int], *, quick: bool) ->
                     a_platform(Path(folder) / f"{name}-{broker}", broker) as platform,
                     a_store(platform.url) as (seller, owner),
                 ):
-                    measured = await measure(platform, seller, owner, floor=commit)
-                    print(show(measured), flush=True)
-                    found += measured
+                    found += await measure(platform, seller, owner, floor=commit)
     return found
 
 

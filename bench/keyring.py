@@ -4,23 +4,23 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from bench.figures import Figure, Floor, percentile
 from bench.load import Client, drive, pace, request
+from bench.town import Town
+from deploy.local.databases import database
 from libs.common.personal.keys import AUDIENCE, TOKEN_SECONDS
 from libs.common.personal.vocabulary import Purpose
 
 _CLIENTS = 16
 _SECONDS = 10.0
-_KEYS = 2_000
-"""Asked for one after the other, so that none is fresh in any memory but the database's."""
+_PEOPLE = 500
+"""Whose keys are asked for one after the other, so that none is fresh in any memory but the database's."""
 
 
 _turns = itertools.count()
@@ -33,20 +33,26 @@ async def look_up(client: Client, _number: int, *, contents: list[bytes]) -> Non
         raise RuntimeError(f"the keyring answered {answer.status}")
 
 
-async def figures(
-    environment: Mapping[str, str], superuser: Any, store_id: UUID, people: int, floor: Floor
-) -> list[Figure]:
-    """`superuser` is connected to the keyring's database, which shows nobody else its keys."""
-    key_ids = await superuser.fetch(
-        "SELECT key_id FROM data_key WHERE store_id = $1 AND retention = 'order' LIMIT $2", store_id, _KEYS
+async def figures(town: Town, floor: Floor) -> list[Figure]:
+    """Of people whose boxes open."""
+    environment, subjects = (
+        town.platform.environment,
+        [one.subject_id for one in town.crowd.people[-_PEOPLE:]],
     )
+    # The keyring's database shows its keys to nobody else.
+    superuser = await town.platform.postgres.connect(database("keyring"))
+    key_ids = await superuser.fetch(
+        "SELECT key_id FROM data_key WHERE store_id = $1 AND subject_id = ANY($2) AND retention = 'order'",
+        town.store_id, subjects,
+    )  # fmt: skip
+    await superuser.close()
     url = environment["KEYRING_URL"]
     scenario = partial(look_up, contents=_asking(environment["ORDERS_SERVICE_KEY"], key_ids))
     saturated = await asyncio.to_thread(drive, url, scenario, clients=_CLIENTS, seconds=_SECONDS)
     half = await asyncio.to_thread(
         pace, url, scenario, clients=_CLIENTS, seconds=_SECONDS, per_second=saturated.per_second / 2
     )
-    what = f"keyring look-ups among {people:,} people"
+    what = f"keyring look-ups among {town.size:,} people"
     return [
         Figure(f"{what}, saturated", saturated.per_second, "1/s", floor),
         Figure(f"{what}, at half of that, p50", percentile(half.seconds, 0.5) * 1000, "ms"),
