@@ -93,11 +93,16 @@ async def record(
 ) -> None:
     """Take answers in. `expected` are the participants that are asked whether they announced themselves or not."""
     given = list(answers)
-    ids = sorted({answer.request_id for answer in given})
-    requests = {row.id: row for row in await session.execute(_LOCK, {"store_id": store_id, "ids": ids})}
+    requests = await locked(session, store_id, {answer.request_id for answer in given})
     with continuing(traces_of(requests.values())):
         still = await _record(session, store_id, given, requests)
         await _move_on(session, store_id, still, expected=expected, now=now)
+
+
+async def locked(session: AsyncSession, store_id: UUID, ids: Iterable[UUID]) -> dict[UUID, Row[Any]]:
+    """Requests as they are once nobody else changes them, in the order of their ids."""
+    rows = await session.execute(_LOCK, {"store_id": store_id, "ids": sorted(ids)})
+    return {row.id: row for row in rows}
 
 
 async def _record(

@@ -20,7 +20,7 @@ from libs.common.worker import Work
 from services.privacy import store_endings
 from services.privacy.domain.parts import DEPARTED
 from services.privacy.domain.states import TaskState
-from services.privacy.engine.answers import settled
+from services.privacy.engine.answers import locked, settled
 from services.privacy.engine.joining import WHILE
 from services.privacy.engine.phases import NEXT_ROUND, NOTE_ISSUED, ask_anew
 from services.privacy.engine.tasks import COLUMNS, IS_ASKED, IS_TERMINAL, IS_UNANSWERED, PHASE, Taken, ids_of
@@ -134,17 +134,10 @@ def _noted(one: Row[Any], part: Row[Any], said: Mapping[str, Any]) -> list[Noted
     ]
 
 
-_LOCKED = text(f"""
-    SELECT {COLUMNS} FROM request WHERE store_id = :store_id AND id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
-""")  # noqa: S608 - a constant of the engine
-
-
 async def _go_on(session: AsyncSession, work: Work, store_id: UUID, taken: Sequence[Taken]) -> None:
     """What waited for nobody else goes on. A round may have begun meanwhile, so the requests are read once more."""
     if taken:
-        ids = sorted({request_id for request_id, _, _ in taken})
-        rows = await session.execute(_LOCKED, {"store_id": store_id, "ids": ids})
-        requests = {row.id: row for row in rows}
+        requests = await locked(session, store_id, {request_id for request_id, _, _ in taken})
         expected = sorted(present().participants)
         await settled(session, store_id, requests, taken, expected=expected, now=work.clock())
 
@@ -191,8 +184,8 @@ async def _take_over(
     await session.execute(NEXT_ROUND, {"store_id": store_id, "ids": rounds})
     await session.execute(_EXPECT, values | {"asked": [part.asked for part in lasting]})
     if exports:
-        rows = await session.execute(_LOCKED, {"store_id": store_id, "ids": sorted(exports)})
-        await ask_anew(session, store_id, rows.all())
+        requests = await locked(session, store_id, exports)
+        await ask_anew(session, store_id, list(requests.values()))
     return exports
 
 
