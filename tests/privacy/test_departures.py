@@ -311,6 +311,18 @@ async def test_who_told_nobody_before_it_left_keeps_the_keyring_from_nothing(pla
         assert await platform.state(person, request_id) == "checking"
 
 
+async def test_who_left_after_it_erased_is_not_asked_to_look_again(platform: Platform) -> None:
+    async with sixth(platform) as newsletter:
+        person, request_id = await until_erase_is_issued(platform)
+        await newsletter.answer(request_id, Verb.ERASE, Outcome.DONE)
+        await left(platform, newsletter.name)
+        await platform.answer_all(request_id, Verb.ERASE)
+        assert await state_of(newsletter, request_id, Verb.VERIFY_ERASED) is None
+        await platform.ask_keyring()
+        await platform.answer_all(request_id, Verb.VERIFY_ERASED)
+        assert await platform.state(person, request_id) == "completed"
+
+
 async def test_a_successor_that_leaves_too_hands_on(platform: Platform) -> None:
     async with sixth(platform) as newsletter, sixth(platform) as heir, sixth(platform) as last:
         _, request_id = await until_erase_is_issued(platform)

@@ -76,7 +76,12 @@ class Rules:
         if self.state == "checking" and TaskState.FAILED in phase:
             self._anew()
         elif phase <= TERMINAL and self.state == "running" and self.right == "erasure":
-            did = [name for name, state in self.phase().items() if state is not TaskState.SETTLED]
+            there = {"keyring", *self.here}
+            did = [
+                name
+                for name, state in self.phase().items()
+                if state is not TaskState.SETTLED and name in there
+            ]
             self.state = "checking"
             self.rows |= {(name, Verb.VERIFY_ERASED): TaskState.WAITING for name in did}
         elif phase <= TERMINAL and self.state in {"running", "checking"}:
@@ -127,11 +132,17 @@ class Parts(RuleBasedStateMachine):
     def opened(self, right: str, more: int) -> None:
         self.keys: dict[str, ECKey] = {SHOP: self.platform.shop_key, "privacy": consumer.PARTICIPANT.key}
         self.joined: list[Sixth] = []
+        self.run(self._forget_who_just_came())
         for _ in range(more):
             self._announce()
         person = self.run(self.platform.person())
         self.request_id = self.run(self.platform.opened(person, right))
         self.model = Rules(right, sorted(self.keys))
+
+    async def _forget_who_just_came(self) -> None:
+        """Whoever came within a minute is given a part of what is checked, even where it was answered for."""
+        async with self.platform.database.platform_session() as session:
+            await session.execute(text("UPDATE participant SET joining_until = NULL"))
 
     def teardown(self) -> None:
         self.run(self._remove())

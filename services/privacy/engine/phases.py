@@ -146,8 +146,10 @@ _EXPECT_RECIPIENTS = Query(f"""
     ), noted AS ({NOTE_ISSUED})
     SELECT DISTINCT request_id FROM referring
 """)  # noqa: S608 - a constant of this module
-# Who was asked to erase is asked whether it did, but for whom somebody else answered, and who is told outside.
-_ERASED_ITSELF = "verb = 'erase' AND state <> 'settled' AND recipient_id IS NULL"
+# Who was asked to erase is asked whether it did, but for whom somebody else answered, who is told outside, and who left
+# since: nobody is there to look again.
+_ERASED_ITSELF = """verb = 'erase' AND state <> 'settled' AND recipient_id IS NULL
+            AND NOT EXISTS (SELECT FROM departure WHERE name = participant AND readmitted_at IS NULL)"""
 _EXPECT_CHECKS = text(f"""
     WITH asked AS (
         INSERT INTO task (request_id, participant, verb, store_id, next_issue_at, asked_at)
