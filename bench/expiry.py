@@ -1,6 +1,5 @@
 """A mass expiry: how fast rows go whose keys are destroyed, and what a checkout takes meanwhile beside before."""
 
-import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -9,11 +8,8 @@ from uuid import UUID
 import asyncpg
 
 from bench.figures import Figure
-from bench.load import Run, drive
-from bench.shop import check_out, meanwhile_of_before
+from bench.shop import buy_while, check_out, meanwhile_of_before, some_checkouts
 
-_CLIENTS = 4
-_SECONDS = 10.0
 _PATIENCE = 1_800.0
 
 # Their last day was yesterday, and nobody has told the keyring yet: all of the way is measured.
@@ -41,18 +37,18 @@ async def figures(
 ) -> list[Figure]:
     """Rows a second, and the latency of a checkout meanwhile as a part of what it was."""
     buying = partial(check_out, store=str(store_id), variants=variants)
-    before = await asyncio.to_thread(drive, url, buying, clients=_CLIENTS, seconds=_SECONDS)
+    before = await some_checkouts(url, buying)
     orders = await _connect(environment, "ORDERS", store_id)
     privacy = await _connect(environment, "PRIVACY", store_id)
     rows = await orders.fetch(_ORDERS, store_id)
     columns = ([row[name] for row in rows] for name in ("subject_id", "generation", "bucket"))
     await privacy.execute(_EXPIRE, store_id, *columns)
     began = time.monotonic()
-    meanwhile: list[Run] = []
-    while await privacy.fetchval(_LEFT, store_id):
-        if time.monotonic() - began > _PATIENCE:
-            raise RuntimeError("the expiry did not end")
-        meanwhile.append(await asyncio.to_thread(drive, url, buying, clients=_CLIENTS, seconds=_SECONDS))
+
+    async def goes_on() -> bool:
+        return bool(await privacy.fetchval(_LEFT, store_id))
+
+    meanwhile = await buy_while(url, buying, goes_on, patience=_PATIENCE)
     elapsed = time.monotonic() - began
     await orders.close()
     await privacy.close()

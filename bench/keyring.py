@@ -21,8 +21,6 @@ _CLIENTS = 16
 _SECONDS = 10.0
 _PEOPLE = 500
 """Whose keys are asked for one after the other, so that none is fresh in any memory but the database's."""
-
-
 _turns = itertools.count()
 
 
@@ -35,10 +33,8 @@ async def look_up(client: Client, _number: int, *, contents: list[bytes]) -> Non
 
 async def figures(town: Town, floor: Floor) -> list[Figure]:
     """Of people whose boxes open."""
-    environment, subjects = (
-        town.platform.environment,
-        [one.subject_id for one in town.crowd.people[-_PEOPLE:]],
-    )
+    environment = town.platform.environment
+    subjects = [one.subject_id for one in town.crowd.people[-_PEOPLE:]]
     # The keyring's database shows its keys to nobody else.
     superuser = await town.platform.postgres.connect(database("keyring"))
     key_ids = await superuser.fetch(

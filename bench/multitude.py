@@ -29,7 +29,6 @@ _TABLES: Mapping[str, Sequence[type[Any]]] = {
 }
 _SHARED = frozenset({"store_id", "variant_id", "tenant_key_id"})
 """Ids of what all people of a store have in common."""
-_WRAPPED = "wrapped"
 _OTHERWISE: Mapping[str, str] = {
     "number": "number || '-' || copy",
     "sequence": "sequence + copy * 1000000",
@@ -86,6 +85,6 @@ def _copied(column: Column[Any]) -> str:
         return _OTHERWISE[name]
     if isinstance(column.type, Uuid) and name not in _SHARED:
         return f"CAST(md5({name}::text || copy) AS uuid)"
-    if isinstance(column.type, LargeBinary) and name != _WRAPPED:
+    if isinstance(column.type, LargeBinary) and name != "wrapped":
         return f"sha256({name} || convert_to(copy::text, 'UTF8'))"
     return name

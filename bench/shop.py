@@ -1,14 +1,18 @@
 """What a storefront asks for, at 16 clients: product list, detail, add-to-cart, whole checkout."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from bench.figures import Figure, Floor, percentile
-from bench.load import Client, Run, drive, request
+from bench.load import Client, Run, Scenario, drive, request
 
 CLIENTS = 16
 SECONDS = 6.0
+_BUYERS = 4
+_BUYING_SECONDS = 10.0
 _CONTACT = {
     "name": "A guest",
     "email": "guest@vitrine.example",
@@ -72,6 +76,24 @@ def figures(url: str, store: str, handle: str, variants: list[str], floor: Floor
         Figure(name, drive(url, scenario, clients=CLIENTS, seconds=SECONDS).per_second, "1/s", floor, aim)
         for name, scenario, aim in scenarios
     ]
+
+
+async def buy_while(
+    url: str, buying: Scenario, goes_on: Callable[[], Awaitable[bool]], *, patience: float
+) -> list[Run]:
+    """Checkouts for as long as something goes on. Raises RuntimeError when it does so for longer than `patience`."""
+    until = time.monotonic() + patience
+    meanwhile: list[Run] = []
+    while await goes_on():
+        if time.monotonic() > until:
+            raise RuntimeError("what was measured did not end")
+        meanwhile.append(await some_checkouts(url, buying))
+    return meanwhile
+
+
+async def some_checkouts(url: str, buying: Scenario) -> Run:
+    """Of a few visitors, for ten seconds."""
+    return await asyncio.to_thread(drive, url, buying, clients=_BUYERS, seconds=_BUYING_SECONDS)
 
 
 def meanwhile_of_before(what: str, before: Run, meanwhile: Sequence[Run], part: float) -> Figure:

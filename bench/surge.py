@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from bench.figures import Figure, Floor
-from bench.load import Run, drive
 from bench.office import Office
 from bench.people import Person
-from bench.shop import check_out, meanwhile_of_before
+from bench.shop import buy_while, check_out, meanwhile_of_before, some_checkouts
 
-_CLIENTS = 4
-_SECONDS = 10.0
 _AT_ONCE = 64
 _PATIENCE = 3_600.0
 
@@ -29,14 +26,14 @@ async def figures(
 ) -> list[Figure]:
     """Requests a second from the first filing to the last end, and the latency of a checkout meanwhile."""
     buying = partial(check_out, store=store, variants=variants)
-    before = await asyncio.to_thread(drive, url, buying, clients=_CLIENTS, seconds=_SECONDS)
+    before = await some_checkouts(url, buying)
     began = time.monotonic()
     filing = asyncio.create_task(office.file(right, people, _AT_ONCE))
-    meanwhile: list[Run] = []
-    while not filing.done() or await office.left(right):
-        if time.monotonic() - began > _PATIENCE:
-            raise RuntimeError("the requests did not end")
-        meanwhile.append(await asyncio.to_thread(drive, url, buying, clients=_CLIENTS, seconds=_SECONDS))
+
+    async def goes_on() -> bool:
+        return not filing.done() or bool(await office.left(right))
+
+    meanwhile = await buy_while(url, buying, goes_on, patience=_PATIENCE)
     await filing
     what = f"{len(people):,} {right} requests at once"
     return [

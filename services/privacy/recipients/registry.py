@@ -165,9 +165,7 @@ async def pause(session: AsyncSession, *, store_id: UUID, recipient_id: UUID) ->
 async def resume(session: AsyncSession, *, store_id: UUID, recipient_id: UUID) -> Recipient:
     """What waited is sent. Raises NotFound, RecipientDisabled, RecipientNotTested."""
     recipient = await _enabled(session, store_id, recipient_id)
-    if recipient.reached_at is None:
-        raise RecipientNotTested
-    if recipient.state == RecipientState.TESTING:
+    if recipient.reached_at is None or recipient.state == RecipientState.TESTING:
         raise RecipientNotTested
     if recipient.state != RecipientState.ACTIVE:
         recipient.state, recipient.version = RecipientState.ACTIVE, recipient.version + 1
