@@ -190,10 +190,13 @@ def _law(holding: Holding) -> str:
 
 # --- Statements ------------------------------------------------------------------------------------------
 
+# No order holds between topics: of a store that is not known yet it must be known that it has ended.
 _BEGIN = """
-    UPDATE known_store SET state = 'ended',
-        clean_at = CASE WHEN cleaned_at IS NULL THEN coalesce(clean_at, $2) ELSE clean_at END
-    WHERE store_id = $1 RETURNING cleaned_at IS NOT NULL AND clean_at IS NULL AS done
+    INSERT INTO known_store AS store (store_id, slug, name, country, currency, language, version, state, clean_at)
+    VALUES ($1, '', '', '', '', '', 0, 'ended', $2)
+    ON CONFLICT (store_id) DO UPDATE SET state = 'ended',
+        clean_at = CASE WHEN store.cleaned_at IS NULL THEN coalesce(store.clean_at, $2) ELSE store.clean_at END
+    RETURNING cleaned_at IS NOT NULL AND clean_at IS NULL AS done
 """
 _CLAIM = """
     UPDATE known_store SET clean_at = $2 WHERE store_id IN (

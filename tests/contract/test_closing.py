@@ -26,12 +26,14 @@ from libs.common.ending import MACHINERY, UNDER_WAY, Endings
 from libs.common.events import envelope_of, headers_of
 from libs.common.events.catalog import OfferedVariant, ProductPublished
 from libs.common.events.orders import OrderContact
-from libs.common.events.privacy import ParticipantAnnounced
-from libs.common.inbox import Consumer
+from libs.common.events.identity import StoreOpened
+from libs.common.events.privacy import ParticipantAnnounced, StoreKeysDestroyed
+from libs.common.inbox import Consumer, Handlers
 from libs.common.personal.data import Sealed
 from libs.common.personal.errors import KeyDestroyed
 from libs.common.personal.vault import Vault
 from libs.common.personal.vocabulary import Purpose
+from libs.common.stores import keep, known_store
 from libs.common.worker import Work
 from services.billing.kinds import InvoiceContact
 from services.identity import endings
@@ -390,6 +392,10 @@ def ending(service: str) -> Endings:
     return import_module(f"services.{service}.consumer").ENDINGS
 
 
+def handlers_of(service: str) -> Handlers:
+    return import_module(f"services.{service}.consumer").HANDLERS
+
+
 async def clean(house: House, service: str, ahead: timedelta) -> None:
     async with asyncio.timeout(30):
         while await ending(service).clean(work(house, service, ahead)):
@@ -557,6 +563,26 @@ async def test_a_participant_that_does_not_answer_is_asked_again_and_waited_for(
     await house.carry(one.store.id)
     await store_endings.step(work(house, "privacy", timedelta(minutes=60)))
     assert (await progress(house, one.store.id))["erased_at"] is not None
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_who_hears_of_the_end_of_a_store_before_it_hears_of_the_store_has_nothing_of_it(
+    house: House, service: str
+) -> None:
+    """They are said in two topics, and no order holds between those."""
+    handlers, store_id = handlers_of(service), uuid4()
+    database = house.database(service)
+    await deliver(handlers, database, store_id, StoreKeysDestroyed(store_id=store_id))
+    for later in (timedelta(minutes=1), timedelta(minutes=1) + UNDER_WAY):
+        await clean(house, service, later)
+    late = StoreOpened(
+        store_id=store_id, slug="late", name="Late", country="FR", currency="EUR", language="fr", version=1
+    )
+    async with database.session(store_id) as session:
+        said = "SELECT count(*) FROM outbox WHERE headers ->> 'ce_type' LIKE '%store-cleaned%' AND store_id = :id"
+        assert await session.scalar(text(said), {"id": store_id}) == 1
+        await keep(session, late)
+        assert (await known_store(session, store_id)).state == "ended"
 
 
 async def test_a_crash_after_any_commit_only_delays_the_end(house: House, announced: None) -> None:
