@@ -127,21 +127,26 @@ class Worker:
             )
             while not self._stopping.is_set():
                 began = time.monotonic()
-                try:
-                    while await duty.step(self._work) and not self._stopping.is_set():
-                        pass
-                except (Unavailable, BrokerError) as error:
-                    logger.warning("duty waits", extra={"topic": duty.name, "error": type(error).__name__})
-                    await self._pause(1.0)
-                except Exception:
-                    # One duty's fault must not end the process that relays and consumes.
-                    logger.exception("duty failed", extra={"topic": duty.name})
-                    await self._pause(5.0)
+                more = await self._step(duty)
                 await rest(began)
+                if more:
+                    continue
                 if hints is not None:
                     await _either(hints.wait(duty.every.total_seconds()), self._stopping.wait())
                 else:
                     await self._pause(duty.every.total_seconds())
+
+    async def _step(self, duty: Duty) -> int:
+        try:
+            return await duty.step(self._work)
+        except (Unavailable, BrokerError) as error:
+            logger.warning("duty waits", extra={"topic": duty.name, "error": type(error).__name__})
+            await self._pause(1.0)
+        except Exception:
+            # One duty's fault must not end the process that relays and consumes.
+            logger.exception("duty failed", extra={"topic": duty.name})
+            await self._pause(5.0)
+        return 0
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
