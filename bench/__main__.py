@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bench import events, expiry, floors, keyring, rights, shop, surge
 from bench.figures import Figure, Floor, show, write
+from bench.multitude import multiply
 from bench.office import key_set
 from bench.people import ORDERS_EACH, Crowd
 from bench.town import Town
@@ -32,6 +33,8 @@ from libs.common.db import Database
 
 SECTIONS = ("events", "shop", "rights", "workers", "surge", "expiry")
 CROWDS = (10_000, 100_000, 1_000_000)
+_COPIES = 10
+"""Of each order that expires: its keys need not open anything to be destroyed."""
 
 
 @asynccontextmanager
@@ -151,7 +154,9 @@ async def measure_expiry(platform: Platform, seller: Shop, owner: Account, order
     _, variants = await _offered(seller, owner)
     crowd = Crowd(platform.environment, UUID(owner.store_id), UUID(variants[0]))
     print(f"  filling the store with {orders:,} orders …", flush=True)
-    await crowd.grow_to(orders // ORDERS_EACH, services=["orders"])
+    people = orders // ORDERS_EACH // _COPIES
+    await crowd.grow_to(people, services=["orders"])
+    await multiply(platform.postgres, UUID(owner.store_id), people, _COPIES)
     return await expiry.figures(platform.url, platform.environment, UUID(owner.store_id), variants)
 
 

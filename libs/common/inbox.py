@@ -118,10 +118,10 @@ class Consumer:
                     self._subscription = subscription
                     while (batch := await self._next(subscription)) is not None:
                         # What waits in other partitions costs no transaction of its own.
-                        began = time.monotonic()
-                        await self._take([batch, *subscription.ready()])
+                        began, batches = time.monotonic(), [batch, *subscription.ready()]
+                        await self._take(batches)
                         failures = 0
-                        await rest(began)
+                        await rest(began, done=sum(len(one.records) for one in batches))
             except (BrokerError, Unavailable) as error:
                 failures += 1
                 logger.warning("consumer waits", extra={"error": type(error).__name__, "failures": failures})

@@ -142,19 +142,26 @@ class Relay:
         failures = 0
         async with Listener(self._database.url, CHANNEL) as hints:
             while not self._stopping.is_set():
-                began = time.monotonic()
+                began, sent = time.monotonic(), 0
                 try:
                     await self._notice_a_lost_broker()
-                    while await self.sweep() == _BATCH:
-                        pass
+                    sent = await self._sweep_all()
                     failures = 0
                 except (BrokerError, Unavailable) as error:
                     failures += 1
                     self._look_at_cluster_at = float("-inf")
                     logger.warning("relay waits", extra={"error": type(error).__name__, "failures": failures})
                     await asyncio.sleep(min(5.0, 0.1 * 2**failures))
-                await rest(began)
+                await rest(began, done=sent)
                 await hints.wait(_POLL_SECONDS)
+
+    async def _sweep_all(self) -> int:
+        sent = 0
+        while batch := await self.sweep():
+            sent += batch
+            if batch < _BATCH:
+                break
+        return sent
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`."""

@@ -5,7 +5,7 @@ the database.
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, MetaData, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, Index, MetaData, SmallInteger, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from libs.common.db import Base, impersonal
@@ -159,13 +159,15 @@ class Objection(KeyringBase):
 
 
 class OpeningCount(KeyringBase):
-    """How many keys a service was given for a purpose on a day (UTC)."""
+    """How many keys a service was given for a purpose on a day (UTC): the sum over the slots."""
 
     __tablename__ = "opening_count"
 
     day: Mapped[date] = mapped_column(primary_key=True)
     service: Mapped[str] = mapped_column(primary_key=True, info=impersonal("name of a service"))
     purpose: Mapped[str] = mapped_column(primary_key=True, info=impersonal("a word of the vocabulary"))
+    slot: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    """Whoever counts holds its row until the commit is on the disk, so connections have rows of their own."""
     count: Mapped[int]
 
 

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "expiries"
 """NOTIFY channel: keys are gone, or everybody has cleaned."""
-AT_ONCE = 500
+AT_ONCE = 100
 SEALED_WITHIN = timedelta(minutes=5)
 """After the last day: whoever had the key in memory has sealed with it, and what that started has been heard."""
 _LEASE = timedelta(seconds=60)

@@ -31,10 +31,10 @@ _OPEN = Query("""
         FROM data_key AS key LEFT JOIN tenant_key AS tenant ON tenant.key_id = key.tenant_key_id
         WHERE key.key_id = ANY(CAST(:key_ids AS uuid[]))
     ), counted AS (
-        INSERT INTO opening_count AS total (day, service, purpose, count)
-        SELECT CAST(:today AS date), CAST(:service AS text), CAST(:purpose AS text), count(*)
+        INSERT INTO opening_count AS total (day, service, purpose, slot, count)
+        SELECT CAST(:today AS date), CAST(:service AS text), CAST(:purpose AS text), pg_backend_pid() % 16, count(*)
         FROM found WHERE error IS NULL HAVING count(*) > 0
-        ON CONFLICT (day, service, purpose) DO UPDATE SET count = total.count + excluded.count
+        ON CONFLICT (day, service, purpose, slot) DO UPDATE SET count = total.count + excluded.count
     )
     SELECT * FROM found
 """)
