@@ -25,8 +25,8 @@ from libs.common.broker import Record
 from libs.common.ending import MACHINERY, UNDER_WAY, Endings
 from libs.common.events import envelope_of, headers_of
 from libs.common.events.catalog import OfferedVariant, ProductPublished
-from libs.common.events.orders import OrderContact
 from libs.common.events.identity import StoreOpened
+from libs.common.events.orders import OrderContact
 from libs.common.events.privacy import ParticipantAnnounced, StoreKeysDestroyed
 from libs.common.inbox import Consumer, Handlers
 from libs.common.personal.data import Sealed
