@@ -13,6 +13,7 @@ from sqlalchemy import text
 from libs.common.auth import Role
 from libs.common.events.privacy import KeysDestroyed, Outcome, StoreCleaned, TaskIssued, Verb
 from libs.common.personal.answers import sign
+from services.privacy import redoing
 from services.privacy.engine import joining, leaving
 from services.privacy.evidence.placing import key_of
 from tests.common.personal.shop import SHOP
@@ -21,6 +22,7 @@ from tests.privacy.evidence import fetched, issue
 from tests.privacy.joined import Sixth, settle_down, sixth
 from tests.privacy.test_engine import issue_again, make_due, until_checking, until_erase_is_issued
 from tests.privacy.test_parts import is_problem
+from tests.privacy.test_redoing import restore, undone
 from vitrine import certificate
 from vitrine.signing import Keys
 
@@ -321,6 +323,31 @@ async def test_who_left_after_it_erased_is_not_asked_to_look_again(platform: Pla
         await platform.ask_keyring()
         await platform.answer_all(request_id, Verb.VERIFY_ERASED)
         assert await platform.state(person, request_id) == "completed"
+
+
+@pytest.mark.parametrize("is_taken_over", [True, False])
+async def test_what_a_restored_leaver_forgot_is_done_again_where_its_data_is_now(
+    platform: Platform, is_taken_over: bool
+) -> None:
+    before_all = datetime.now(UTC)
+    async with sixth(platform) as newsletter, sixth(platform) as heir:
+        person = await platform.person()
+        request_id = await platform.opened(person, "restriction")
+        await platform.ask_keyring()
+        await platform.answer_all(request_id, Verb.RESTRICT)
+        for one in (newsletter, heir):
+            await one.answer(request_id, Verb.RESTRICT, Outcome.DONE)
+        assert await platform.state(person, request_id) == "completed"
+        issued = len(await platform.published(TaskIssued))
+        await restore(platform, before_all, newsletter.name)
+        await left(platform, newsletter.name, **({"successor": heir.name} if is_taken_over else ERASED))
+        await redoing.redo(platform.work)
+        again = (await platform.published(TaskIssued))[issued:]
+        asked = [(one.request_id, one.verb, one.participants) for one in again]
+        assert asked == ([(request_id, Verb.RESTRICT, [heir.name])] if is_taken_over else [])
+        for task in again:
+            await heir.answer(request_id, Verb.RESTRICT, Outcome.DONE, round=task.round)
+        assert await undone(platform) == 0
 
 
 async def test_a_successor_that_leaves_too_hands_on(platform: Platform) -> None:

@@ -366,3 +366,18 @@ async def drive(
     if not (await session.scalars(_DRIVE, values | {"now": now})).all():
         raise RecipientDisabled
     ring_after_commit(session, DELIVERIES)
+
+
+_STOP_PART = text("""
+    UPDATE delivery SET state = 'void', next_try_at = NULL
+    WHERE store_id = :store_id AND request_id = :request_id AND 'recipient-' || recipient_id = :participant
+        AND what = :verb AND state IN ('collecting', 'sending', 'received', 'stuck')
+""")
+
+
+async def stop(
+    session: AsyncSession, store_id: UUID, request_id: UUID, participant: str, verb: str
+) -> None:
+    """Somebody has answered for a recipient's part: nothing is sent about it any more, nor waits for anybody."""
+    values = {"store_id": store_id, "request_id": request_id, "participant": participant, "verb": verb}
+    await session.execute(_STOP_PART, values)

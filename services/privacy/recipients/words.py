@@ -48,7 +48,7 @@ class DeliveryState(StrEnum):
     collecting ──► sending ──► received ──► done
                       ├─────────────────────►
                       ├──► stuck ──► sending
-                      └──► void
+                      └──► void ◄── collecting, received, stuck
     """
 
     COLLECTING = "collecting"
@@ -62,7 +62,8 @@ class DeliveryState(StrEnum):
     STUCK = "stuck"
     """Not taken for three days, or refused for good: somebody has to look at it."""
     VOID = "void"
-    """Its person was erased, nothing is known by which anybody could find them, or a later one replaced it."""
+    """Its person was erased, nothing is known by which anybody could find them, a later one replaced it, or somebody
+    answered for the recipient."""
 
 
 TEST = "test"

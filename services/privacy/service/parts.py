@@ -78,6 +78,8 @@ async def settle(
         now=now,
         expected=expected,
     )
+    if participant.startswith(RECIPIENT):
+        await deliveries.stop(session, note.store_id, note.request_id, participant, verb)
     noting.keep(session, note, About.SETTLEMENT, author=by, now=now)
     return await _part(session, note.request_id, participant, verb)
 

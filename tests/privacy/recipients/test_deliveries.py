@@ -29,6 +29,10 @@ async def fail_until_stuck(outside: Outside, recipient: dict[str, Any]) -> dict[
     for _ in range(len(PAUSES) + 1):
         await outside.deliver()
         outside.later(LONG)
+    return await about_somebody(outside, recipient)
+
+
+async def about_somebody(outside: Outside, recipient: dict[str, Any]) -> dict[str, Any]:
     [delivery] = [one for one in await outside.deliveries(recipient) if one["what"] != "test"]
     return delivery
 
@@ -270,6 +274,25 @@ async def test_one_that_is_gone_is_disabled_and_somebody_answers_for_it(outside:
     later = await outside.platform.opened(third, "erasure")
     parts = (await outside.platform.detail(third, later))["parts"]
     assert not [one for one in parts if one["participant"].startswith("recipient-")]
+
+
+@pytest.mark.parametrize("is_stuck", [False, True])
+async def test_nothing_is_sent_any_more_to_whom_somebody_has_answered_for(
+    outside: Outside, is_stuck: bool
+) -> None:
+    """Nor does anything count as stuck that nobody has to look at."""
+    recipient = await outside.active()
+    outside.receiver.answering = status(503)
+    person = await outside.platform.person()
+    request_id = await outside.erased_but_outside(person)
+    await (fail_until_stuck(outside, recipient) if is_stuck else outside.deliver())
+    came = len(outside.receiver.came)
+    assert (await settle(outside, request_id, recipient)).status_code == 200
+    outside.later(timedelta(days=5))
+    await outside.deliver()
+    assert len(outside.receiver.came) == came > 0
+    delivery = await about_somebody(outside, recipient)
+    assert (delivery["state"], delivery["next_try_at"]) == ("void", None)
 
 
 async def test_whoever_is_registered_during_a_request_has_no_part_in_it(outside: Outside) -> None:
