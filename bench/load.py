@@ -57,7 +57,7 @@ class Client:
         body = await self._reader.readexactly(length) if length else b""
         answer = Answer(int(head[9:12]), head, body)
         if answer.status >= 500:
-            raise RuntimeError(f"the platform answered {answer.status}")
+            raise RuntimeError(f"the platform answered {answer.status}: {answer.body[:200]!r}")
         return answer
 
     def close(self) -> None:

@@ -69,6 +69,8 @@ def bind_store(session: AsyncSession, store_id: UUID | str) -> None:
     session.info["store"] = str(store_id)
 
 
+_QUEUE_SECONDS = 15
+"""For a connection: who comes in a crowd waits; who would wait longer is turned away, and told to come again."""
 _STATEMENTS = 500
 """That stay prepared on a connection, however long they are: more than a service has."""
 
@@ -85,7 +87,7 @@ class Database:
             max_overflow=0,
             # The connection that was used last is used next: its statements are prepared, and their plans made.
             pool_use_lifo=True,
-            pool_timeout=5,
+            pool_timeout=_QUEUE_SECONDS,
             pool_recycle=1800,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,

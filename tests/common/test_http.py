@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from libs.common.auth import Manager, StoreId
-from libs.common.errors import Conflict
+from libs.common.errors import Conflict, Unavailable
 from libs.common.http import (
     IfMatch,
     Session,
@@ -75,6 +75,12 @@ async def broken() -> None:
     raise RuntimeError("secret@person.example")
 
 
+@router.get("/away")
+async def away(how: str) -> None:
+    refused = ConnectionRefusedError("secret@person.example")
+    raise (Unavailable() if how == "told" else refused) from refused
+
+
 @router.get("/managed")
 async def managed(caller: Manager) -> None: ...
 
@@ -133,6 +139,21 @@ async def test_an_invalid_body_is_told_where_and_why_and_never_repeated(
     assert problem["errors"] == [{"at": "body/name", "reason": "string_too_long"}]
     assert secret not in answer.text
     assert secret not in (await client.post(things(common), content=f'{{"name": "{secret}')).text
+
+
+@pytest.mark.parametrize("how", ["told", "found"])
+async def test_why_somebody_was_turned_away_is_in_the_log_by_the_name_of_its_class(
+    common: Common, client: httpx.AsyncClient, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await client.get(f"/testing/v1/stores/{common.store_id}/away?how={how}")
+    assert is_problem(answer, 503)["type"] == "/problems/unavailable"
+    assert answer.headers["retry-after"] == "2"
+    [record] = [one for one in caplog.records if one.levelname == "WARNING"]
+    said = vars(record)
+    assert (said["route"], said["outcome"], said["error"]) == (
+        "/stores/{store_id}/away", "unavailable", "ConnectionRefusedError",
+    )  # fmt: skip
+    assert "secret" not in caplog.text + answer.text
 
 
 @pytest.mark.parametrize(
