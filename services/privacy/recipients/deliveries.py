@@ -375,9 +375,7 @@ _STOP_PART = text("""
 """)
 
 
-async def stop(
-    session: AsyncSession, store_id: UUID, request_id: UUID, participant: str, verb: str
-) -> None:
+async def stop(session: AsyncSession, store_id: UUID, request_id: UUID, participant: str, verb: str) -> None:
     """Somebody has answered for a recipient's part: nothing is sent about it any more, nor waits for anybody."""
     values = {"store_id": store_id, "request_id": request_id, "participant": participant, "verb": verb}
     await session.execute(_STOP_PART, values)
