@@ -1,7 +1,7 @@
 """How long whoever works on what waits rests from it."""
 
-import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +27,7 @@ async def test_as_long_as_it_worked_but_never_long_and_for_little_hardly_at_all(
     async def sleep(seconds: float) -> None:
         rested.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(rest, "asyncio", SimpleNamespace(sleep=sleep))
     await rest.rest(time.monotonic() - worked, done=done)
 
     assert rested == [pytest.approx(rests, abs=0.02)]
