@@ -306,6 +306,7 @@ async def _at_rest(running: Running) -> dict[str, str]:
         return seen == last
 
     await becomes(lambda: _knows_every_day(running), "the keyring to know until when each key lives")
+    await becomes(lambda: _has_placed(running), "what was noted to be in the log")
     await becomes(is_at_rest, "the databases to be at rest")
     return last
 
@@ -313,6 +314,10 @@ async def _at_rest(running: Running) -> dict[str, str]:
 async def _knows_every_day(running: Running) -> bool:
     untold = "SELECT count(*) FROM expiry WHERE told_on IS DISTINCT FROM expires_on"
     return await running.databases.value("privacy", untold) == 0
+
+
+async def _has_placed(running: Running) -> bool:
+    return await running.databases.value("privacy", "SELECT count(*) FROM evidence_pending") == 0
 
 
 async def _rewind(running: Running) -> None:
