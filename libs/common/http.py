@@ -81,15 +81,20 @@ def problem_response(problem: Problem) -> Response:
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     if isinstance(error, Unavailable):
-        _log_turned_away(request, error, error.__cause__ or error)
+        return _turned_away(request, error, error.__cause__ or error)
     return problem_response(error if isinstance(error, Problem) else Problem())
 
 
-def _log_turned_away(request: Request, answer: Unavailable, why: BaseException) -> None:
-    """What was away, or had no room, by the class of its error: the answer does not say."""
-    route = getattr(request.scope.get("route"), "path", None)
-    words = {"route": route, "outcome": answer.slug, "error": type(why).__name__}
+def _turned_away(request: Request, answer: Unavailable, why: BaseException) -> Response:
+    """What was away, or had no room, is in the log by the class of its error: the answer does not say."""
+    words = {"route": _route(request), "outcome": answer.slug, "error": type(why).__name__}
     logger.warning("a request was turned away", extra=words)
+    return problem_response(answer)
+
+
+def _route(request: Request) -> str | None:
+    """The pattern of the path, which holds nothing of anybody."""
+    return getattr(request.scope.get("route"), "path", None)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
@@ -147,10 +152,8 @@ _PHRASES = {400: "The request cannot be understood", 405: "This method is not al
 
 async def _on_anything_else(request: Request, error: Exception) -> Response:
     if is_outage(error):
-        _log_turned_away(request, Unavailable(), error)
-        return problem_response(Unavailable())
-    route = request.scope.get("route")
-    logger.error("unexpected error", extra={"route": getattr(route, "path", None)}, exc_info=error)
+        return _turned_away(request, Unavailable(), error)
+    logger.error("unexpected error", extra={"route": _route(request)}, exc_info=error)
     return problem_response(Problem())
 
 

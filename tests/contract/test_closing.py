@@ -250,7 +250,7 @@ def work(house: House, service: str, ahead: timedelta = timedelta()) -> Work:
 @pytest.fixture
 async def announced(house: House, platform_environment: Mapping[str, str]) -> AsyncIterator[None]:
     """Every service has said who it is, so that its answers are believed."""
-    handlers = import_module("services.privacy.consumer").HANDLERS
+    handlers = handlers_of("privacy")
     for service in SERVICES:
         key = ECKey.import_key(json.loads(platform_environment[f"{service.upper()}_SERVICE_KEY"]))
         event = ParticipantAnnounced(participant=service, public_key=key.as_dict(private=False), data_map=[])
@@ -643,7 +643,7 @@ async def test_late_events_bring_nothing_back(house: House, announced: None) -> 
     await ended(house, one)
     envelope = envelope_of(late, store_id=one.store.id, source="catalog")
     record = Record(late.topic, envelope.key, late.model_dump_json().encode(), headers_of(envelope))
-    handlers = import_module("services.orders.consumer").HANDLERS
+    handlers = handlers_of("orders")
     consumer = Consumer(
         service="orders",
         database=house.database("orders"),
