@@ -39,7 +39,7 @@ Reader = Annotated[Caller, Depends(of_store())]
 _NAMES = {account: account.name.lower() for account in Account}
 
 
-def now() -> datetime:
+async def now() -> datetime:
     """The clock of every booking, in UTC."""
     return datetime.now(UTC)
 

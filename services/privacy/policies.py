@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import Transaction, fetch
+from libs.common.db import Database, fetch
 from services.privacy.domain.decisions import PASSING, Passing
 from services.privacy.domain.rights import Right, stops_at_once
 from services.privacy.domain.verification import ENOUGH, UNASKED, Proof, Way
@@ -52,11 +52,23 @@ _POLICY = """
 """
 
 
-async def policy_of(session: AsyncSession | Transaction, store_id: UUID) -> Policy:
+async def language_of(database: Database, store_id: UUID) -> str:
+    """The language of a store alone: in one round trip, before the keyring is called and a transaction begins."""
+    return _spoken(await database.read(store_id, _LANGUAGE))
+
+
+_LANGUAGE = "SELECT language FROM known_store WHERE store_id = $1::uuid"
+
+
+def _spoken(language: str | None) -> str:
+    return language if language in {"en", "fr"} else DEFAULT_LANGUAGE
+
+
+async def policy_of(session: AsyncSession, store_id: UUID) -> Policy:
     """The policy of a store."""
     [row] = await fetch(session, _POLICY, store_id)
     return Policy(
-        language=row.language if row.language in {"en", "fr"} else DEFAULT_LANGUAGE,
+        language=_spoken(row.language),
         country=row.country,
         closed=row.closed,
         lifting_notice_days=row.lifting_notice_days or LIFTING_NOTICE_DAYS,

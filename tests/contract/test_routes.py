@@ -3,11 +3,13 @@
 The tables of `routes.py` are compared with those of the applications: a route that is in neither of them fails.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
-from fastapi.routing import iter_route_contexts
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from libs.common.auth import PLATFORM_STORE, Role
 from tests.contract.house import Furnished, House, Person
@@ -39,6 +41,30 @@ def test_every_route_is_declared_and_every_declared_route_exists(house: House) -
     }
     assert found == PUBLIC | SIGNED | TOOLS | ROLES.keys()
     assert len(found) == len(PUBLIC) + len(SIGNED) + len(TOOLS) + len(ROLES)
+
+
+def test_nothing_that_a_request_needs_is_asked_of_another_thread(house: House) -> None:
+    # FastAPI gives what is not `async` to a thread, which costs more than anything of ours that is not.
+    asked = [
+        needed
+        for app in house.apps.values()
+        for context in iter_route_contexts(app.routes)
+        if isinstance(context.route, APIRoute)
+        for needed in (context.route.endpoint, *_needed(context.route.dependant))
+    ]
+    assert [one for one in asked if not _is_async(one)] == []
+
+
+def _needed(dependant: Dependant) -> Iterator[Callable[..., Any]]:
+    for one in dependant.dependencies:
+        if one.call is not None:
+            yield one.call
+        yield from _needed(one)
+
+
+def _is_async(call: Callable[..., Any]) -> bool:
+    ways = (call, type(call).__call__)
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in ways)
 
 
 # --- Who may call ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from libs.common.http import position_in
 from services.identity.parts import Parts
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:
     return request.app.state.parts
 
 

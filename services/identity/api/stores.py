@@ -38,7 +38,7 @@ router = APIRouter(prefix="/stores", tags=["stores"])
 Owner = Annotated[Caller, Depends(of_store(Role.OWNER))]
 
 
-def _merchant(caller: Authenticated) -> Caller:
+async def _merchant(caller: Authenticated) -> Caller:
     """An account of the platform's own store."""
     if caller.store_id != PLATFORM_STORE or caller.role is not Role.CUSTOMER:
         raise Forbidden("Only an account of the platform itself can do this.")

@@ -9,14 +9,14 @@ from fastapi import Depends, Path, Request
 
 from libs.common.auth import PLATFORM_STORE, Authenticated, Caller, Role, StoreId
 from libs.common.errors import Forbidden, NotFound
-from services.privacy.policies import policy_of
+from services.privacy import policies
 from services.privacy.service import deciding
 from services.privacy.settings import Settings
 
 RequestId = Annotated[UUID, Path(description="The request.")]
 
 
-def now() -> datetime:
+async def now() -> datetime:
     """The clock of requests and links, in UTC."""
     return datetime.now(UTC)
 
@@ -31,9 +31,8 @@ def expected(request: Request) -> Sequence[str]:
 
 
 async def language_of(request: Request, store_id: UUID) -> str:
-    """The store's, in a transaction of its own, which ends before the keyring is called."""
-    async with request.app.state.database.transaction(store_id) as transaction:
-        return (await policy_of(transaction, store_id)).language
+    """The store's."""
+    return await policies.language_of(request.app.state.database, store_id)
 
 
 # --- Who may what ----------------------------------------------------------------------------------------

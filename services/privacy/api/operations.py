@@ -22,7 +22,7 @@ router = APIRouter(tags=["operations"])
 Words = Annotated[Language, Query(description="Of the words.")]
 
 
-def _wanted(
+async def _wanted(
     *,
     state: State | None = None,
     right: RightName | None = None,

@@ -101,6 +101,12 @@ _EXPECT_PREPARATIONS = Query(f"""
     ), noted AS ({NOTE_ISSUED})
     SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
 """)  # noqa: S608 - a constant of this module
+# To plan what follows takes longer than all else of a request's beginning, and most stores have told nobody.
+_HAS_RECIPIENTS = Query("""
+    SELECT EXISTS (
+        SELECT FROM recipient
+        WHERE store_id = :store_id AND state <> 'disabled' AND CAST(:verb AS text) = ANY(verbs)) AS found
+""")
 # Whoever outside is to be told or asked has a part as well, and a delivery that waits until everybody has said by what
 # the person is known there. What would be gone by then, or be called otherwise, waits for that too.
 _EXPECT_RECIPIENTS = Query(f"""
@@ -236,6 +242,9 @@ async def _begin_references(
 ) -> set[UUID]:
     """Ask everybody by what outsiders know the person, where outsiders have a part. Returns the requests of that."""
     if verb not in TOLD_OUTSIDE:
+        return set()
+    [recipients] = await _HAS_RECIPIENTS.rows(session, store_id=store_id, verb=verb)
+    if not recipients.found:
         return set()
     wanted = {**values, "verb": verb, "partial": PARTIAL_PROTOCOLS}
     referring = {row.request_id for row in await _EXPECT_RECIPIENTS.rows(session, **wanted)}
