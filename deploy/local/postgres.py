@@ -36,7 +36,7 @@ ROOM_NEEDED = 150 * 2**20  # bytes; a new cluster takes 40 MB and its first writ
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "400",
+    "max_connections": "800",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "jit": "off",

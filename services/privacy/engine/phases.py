@@ -84,6 +84,13 @@ _EXPECT = Query(f"""
         RETURNING task.request_id, task.store_id, task.participant, task.verb
     ){NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
+# To plan the two statements after this one takes longer than all else of a request's beginning, and mostly there is
+# nobody whom they would find.
+_CONCERNED = Query("""
+    SELECT CAST(:verb AS text) = 'erase' AND EXISTS (SELECT FROM participant WHERE prepares) AS inside,
+        EXISTS (SELECT FROM recipient
+            WHERE store_id = :store_id AND state <> 'disabled' AND CAST(:verb AS text) = ANY(verbs)) AS outside
+""")
 # Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
 _EXPECT_PREPARATIONS = Query(f"""
     WITH asked AS (
@@ -101,12 +108,6 @@ _EXPECT_PREPARATIONS = Query(f"""
     ), noted AS ({NOTE_ISSUED})
     SELECT request_id, array_agg(participant ORDER BY participant) AS participants FROM asked GROUP BY request_id
 """)  # noqa: S608 - a constant of this module
-# To plan what follows takes longer than all else of a request's beginning, and most stores have told nobody.
-_HAS_RECIPIENTS = Query("""
-    SELECT EXISTS (
-        SELECT FROM recipient
-        WHERE store_id = :store_id AND state <> 'disabled' AND CAST(:verb AS text) = ANY(verbs)) AS found
-""")
 # Whoever outside is to be told or asked has a part as well, and a delivery that waits until everybody has said by what
 # the person is known there. What would be gone by then, or be called otherwise, waits for that too.
 _EXPECT_RECIPIENTS = Query(f"""
@@ -214,9 +215,15 @@ async def _begin(
     expected = list(expected)
     everybody = [*expected, KEYRING] if led else expected
     await _EXPECT.rows(session, **values, verb=verb, led=led, expected=everybody)
-    if verb is Verb.ERASE:
-        await _begin_preparations(session, store_id, requests, values)
-    referring = await _begin_references(session, store_id, requests, verb, values | {"expected": expected})
+    referring: set[UUID] = set()
+    if verb in TOLD_OUTSIDE | {Verb.ERASE}:
+        [concerned] = await _CONCERNED.rows(session, store_id=store_id, verb=verb)
+        if concerned.inside:
+            await _begin_preparations(session, store_id, requests, values)
+        if concerned.outside:
+            referring = await _begin_references(
+                session, store_id, requests, verb, values | {"expected": expected}
+            )
     if led:
         ring_after_commit(session, KEYRING_TASKS)
     else:
@@ -241,11 +248,6 @@ async def _begin_references(
     values: Mapping[str, Any],
 ) -> set[UUID]:
     """Ask everybody by what outsiders know the person, where outsiders have a part. Returns the requests of that."""
-    if verb not in TOLD_OUTSIDE:
-        return set()
-    [recipients] = await _HAS_RECIPIENTS.rows(session, store_id=store_id, verb=verb)
-    if not recipients.found:
-        return set()
     wanted = {**values, "verb": verb, "partial": PARTIAL_PROTOCOLS}
     referring = {row.request_id for row in await _EXPECT_RECIPIENTS.rows(session, **wanted)}
     asked = [task(one, Verb.REFER) for one in requests if one.id in referring]
