@@ -6,7 +6,6 @@ On SIGTERM it stops polling, finishes what is in hand, commits, leaves the group
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 STALLED_AFTER = 60.0
 """Seconds with records waiting and no progress after which liveness fails."""
 _DRAIN_SECONDS = 20.0
-_NICENESS = 5
-"""A third of the processor that an API gets, where both want the same one."""
 
 _waiting = telemetry.meter.create_gauge("outbox.waiting", description="Events that were not sent yet.")
 _age = telemetry.meter.create_gauge(
@@ -228,8 +225,6 @@ async def _serve(service: str, settings: ServiceSettings, handlers: Handlers, du
 def main(service: str, settings: ServiceSettings, *, handlers: Handlers, duties: Sequence[Duty] = ()) -> None:
     """The whole of a service's `worker.py`."""
     telemetry.start(f"{service}-worker", level=settings.log_level)
-    # Somebody waits for what an API answers, and nobody for what a worker does a moment later.
-    os.nice(_NICENESS)
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(_serve(service, settings, handlers, duties))
 

@@ -28,6 +28,8 @@ from deploy.local.waiting import until
 
 READY_WITHIN = 120
 
+pytestmark = pytest.mark.usefixtures("nothing_of_the_platform_set")
+
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
