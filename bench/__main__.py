@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -172,8 +172,17 @@ async def a_platform(folder: Path, broker: str = "embedded") -> AsyncGenerator[P
             yield platform
 
 
-async def run(sections: Sequence[str], crowds: Sequence[int], *, quick: bool) -> list[Figure]:
-    """The floors of the machine, and each section in a store of its own, beside the floor that it is read against."""
+async def run(
+    sections: Sequence[str],
+    crowds: Sequence[int],
+    *,
+    quick: bool,
+    keep: Callable[[Sequence[Figure]], None],
+) -> list[Figure]:
+    """The floors of the machine, and each section in a store of its own, beside the floor that it is read against.
+
+    What was measured so far is kept before the next platform starts: all of it takes an hour.
+    """
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as folder:
         async with a_platform(Path(folder) / "platform") as platform:
             print("  the floors of this machine …", flush=True)
@@ -191,6 +200,7 @@ async def run(sections: Sequence[str], crowds: Sequence[int], *, quick: bool) ->
                 if "expiry" in sections:
                     print("  a mass expiry …", flush=True)
                     found += await measure_expiry(platform, seller, owner, 3_000 if quick else 100_000)
+        keep(found)
         few = crowds[0]
         for name, broker, measure in (
             ("rights", "embedded", partial(measure_rights, crowds=crowds, quick=quick)),
@@ -205,6 +215,7 @@ async def run(sections: Sequence[str], crowds: Sequence[int], *, quick: bool) ->
                     a_store(platform.url) as (seller, owner),
                 ):
                     found += await measure(platform, seller, owner, floor=commit)
+                keep(found)
     return found
 
 
@@ -218,10 +229,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     sections, crowds = options.sections or SECTIONS, (1_000, 2_000) if options.quick else options.people
-    found = asyncio.run(run(sections, crowds, quick=options.quick))
+    keep = _forget if options.quick or options.sections else write
+    found = asyncio.run(run(sections, crowds, quick=options.quick, keep=keep))
     print("\n" + show(found))
-    if not options.quick and not options.sections:
-        write(found)
+
+
+def _forget(_found: Sequence[Figure]) -> None:
+    """A part of it is no result."""
 
 
 if __name__ == "__main__":
