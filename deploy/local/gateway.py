@@ -18,7 +18,6 @@ from deploy.local.environment import SERVICES
 from deploy.local.front import front
 from deploy.local.mailbox import Mailbox, receive
 from libs.common import telemetry
-from libs.common.settings import ServiceSettings
 
 
 class Gateway:
@@ -73,11 +72,6 @@ def serve(app: ASGIApp, port: int) -> None:
     )
 
 
-_AT_ONCE = {"privacy": 4}
-"""Connections of a service at most, where they are fewer than its settings say: a crowd that uses its rights waits for
-these, and visitors who buy, in the same process, do not wait behind the crowd."""
-
-
 def main() -> None:
     """Serve the five services, configured by the environment."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,10 +87,7 @@ def main() -> None:
 
 
 def _create_app(service: str) -> FastAPI:
-    settings: ServiceSettings = import_module(f"services.{service}.settings").Settings()
-    if service in _AT_ONCE:
-        at_once = min(settings.database_pool_size, _AT_ONCE[service])
-        settings = settings.model_copy(update={"database_pool_size": at_once})
+    settings = import_module(f"services.{service}.settings").Settings()
     return import_module(f"services.{service}.app").create_app(settings)
 
 
