@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,26 @@ from deploy.local.postgres import PostgresServer
 from tests import variables
 
 
-@pytest.fixture(scope="session")
-def session_folder() -> Iterator[Path]:
-    """A throw-away folder with a short path, open to the system user PostgreSQL runs as."""
+@contextmanager
+def _thrown_away() -> Generator[Path]:
+    """A folder with a short path, open to the system user PostgreSQL runs as."""
     folder = Path(tempfile.mkdtemp(prefix="vitrine-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def session_folder() -> Iterator[Path]:
+    """A throw-away folder for all tests."""
+    with _thrown_away() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A throw-away folder for those of a module."""
+    with _thrown_away() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,10 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -29,13 +27,6 @@ from deploy.local.waiting import until
 READY_WITHIN = 120
 
 pytestmark = pytest.mark.usefixtures("nothing_of_the_platform_set")
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="vitrine-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from fastapi import Depends, Path, Request
 
 from libs.common.auth import PLATFORM_STORE, Authenticated, Caller, Role, StoreId
 from libs.common.errors import Forbidden, NotFound
-from services.privacy import policies
 from services.privacy.service import deciding
 from services.privacy.settings import Settings
 
@@ -28,11 +27,6 @@ def expected(request: Request) -> Sequence[str]:
     """The participants that are asked whether they announced themselves or not."""
     settings: Settings = request.app.state.settings
     return sorted(settings.participants)
-
-
-async def language_of(request: Request, store_id: UUID) -> str:
-    """The store's."""
-    return await policies.language_of(request.app.state.database, store_id)
 
 
 # --- Who may what ----------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from libs.common.idempotency import IdempotencyKey, once
 from libs.common.pace import until_step
 from libs.common.personal.errors import SubjectErased
 from libs.common.personal.vault import Vault
-from services.privacy.api.means import Now, expected, language_of
+from services.privacy.api.means import Now, expected
 from services.privacy.api.openings import opened_once
 from services.privacy.api.uploads import described, form_with
 from services.privacy.domain.problems import RightIncomplete
+from services.privacy.policies import language_of
 from services.privacy.schemas import FormAccepted, RequestForm, RequestOnBehalf, RequestSummary
 from services.privacy.service import documents, forms, on_behalf
 from services.privacy.service.forms import Agent, Form
@@ -204,7 +205,7 @@ async def open_on_behalf(
     received = Received(
         asked=wanted.asked(),
         email=wanted.email,
-        language=wanted.language or await language_of(request, store_id),
+        language=wanted.language or await language_of(request.app.state.database, store_id),
         channel=wanted.channel,
         seen=wanted.seen,
         by=caller.account_id,

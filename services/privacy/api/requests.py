@@ -17,10 +17,11 @@ from libs.common.http import (
 )
 from libs.common.idempotency import IdempotencyKey
 from libs.common.stores import known_store
-from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expected, language_of, own
+from services.privacy.api.means import Now, PersonOrAnswering, RequestId, expected, own
 from services.privacy.api.openings import opened_once
 from services.privacy.domain.rights import RightName
 from services.privacy.domain.states import State
+from services.privacy.policies import language_of
 from services.privacy.schemas import DataMap, NewRequest, RequestDetail, RequestSummary
 from services.privacy.service import opening, participants, reading
 
@@ -59,7 +60,7 @@ async def open_request(
         caller=caller,
         asked=wanted.asked(),
         email=wanted.email,
-        language=wanted.language or await language_of(request, store_id),
+        language=wanted.language or await language_of(request.app.state.database, store_id),
     )
     return await opened_once(
         session,

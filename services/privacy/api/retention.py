@@ -10,7 +10,7 @@ from libs.common.http import Cursor, IfMatch, Limit, OpenVault, Page, Session, r
 from libs.common.idempotency import IdempotencyKey, once
 from libs.common.personal.vault import Vault
 from services.privacy import holds
-from services.privacy.api.means import Now, language_of
+from services.privacy.api.means import Now
 from services.privacy.desk_schemas import (
     HoldView,
     Language,
@@ -20,6 +20,7 @@ from services.privacy.desk_schemas import (
     RetentionPreview,
     RetentionView,
 )
+from services.privacy.policies import language_of
 from services.privacy.retention import moving, periods, surveying
 
 router = APIRouter(prefix="/stores/{store_id}", tags=["retention"])
@@ -39,7 +40,7 @@ async def get_retention(
     language: Spoken = None,
 ) -> RetentionView:
     """How long everything is kept, from which event on, and between which bounds the store may choose."""
-    spoken = language or await language_of(request, store_id)
+    spoken = language or await language_of(request.app.state.database, store_id)
     view, version = await surveying.periods(session, store_id=store_id, language=spoken)
     set_etag(response, version)
     return view

@@ -84,13 +84,13 @@ _EXPECT = Query(f"""
         RETURNING task.request_id, task.store_id, task.participant, task.verb
     ){NOTE_ISSUED}
 """)  # noqa: S608 - a constant of this module
+_HAS_A_PART = "recipient.state <> 'disabled' AND CAST(:verb AS text) = ANY(recipient.verbs)"
 # To plan the two statements after this one takes longer than all else of a request's beginning, and mostly there is
 # nobody whom they would find.
-_CONCERNED = Query("""
+_CONCERNED = Query(f"""
     SELECT CAST(:verb AS text) = 'erase' AND EXISTS (SELECT FROM participant WHERE prepares) AS inside,
-        EXISTS (SELECT FROM recipient
-            WHERE store_id = :store_id AND state <> 'disabled' AND CAST(:verb AS text) = ANY(verbs)) AS outside
-""")
+        EXISTS (SELECT FROM recipient WHERE store_id = :store_id AND {_HAS_A_PART}) AS outside
+""")  # noqa: S608 - a constant of this module
 # Of an erasure: who must tell somebody while what names the person still opens. The keyring waits for them.
 _EXPECT_PREPARATIONS = Query(f"""
     WITH asked AS (
@@ -116,7 +116,7 @@ _EXPECT_RECIPIENTS = Query(f"""
             recipient.id AS recipient_id, 'recipient-' || recipient.id AS participant
         FROM request JOIN recipient ON recipient.store_id = request.store_id
         WHERE request.id = ANY(CAST(:ids AS uuid[])) AND request.store_id = :store_id
-            AND recipient.state <> 'disabled' AND CAST(:verb AS text) = ANY(recipient.verbs)
+            AND {_HAS_A_PART}
             AND (request.claim <> 'erasure' OR coalesce(request.purpose, request.category) IS NULL
                 OR recipient.protocol = ANY(CAST(:partial AS text[])))
     ), told AS (
