@@ -44,6 +44,13 @@ async def left(platform: Platform, name: str, **body: Any) -> None:
     await settle_down(platform)
 
 
+async def hand_over_for_good(platform: Platform) -> None:
+    """The duty, when no request can be open any more that was opened before somebody left."""
+    later = replace(platform.work, clock=lambda: datetime.now(UTC) + joining.WHILE + timedelta(seconds=1))
+    while await leaving.hand_over(later):
+        pass
+
+
 async def state_of(one: Sixth, request_id: UUID, verb: Verb) -> str | None:
     part = await one.part(request_id, verb)
     return None if part is None else part["state"]
@@ -325,6 +332,25 @@ async def test_who_left_after_it_erased_is_not_asked_to_look_again(platform: Pla
         assert await platform.state(person, request_id) == "completed"
 
 
+async def test_another_round_does_not_wait_for_who_left_long_before_it(platform: Platform) -> None:
+    async with sixth(platform) as newsletter:
+        person, request_id = await until_erase_is_issued(platform)
+        await newsletter.answer(request_id, Verb.ERASE, Outcome.DONE)
+        await left(platform, newsletter.name)
+        await hand_over_for_good(platform)
+        await platform.answer_all(request_id, Verb.ERASE)
+        await platform.ask_keyring()
+        await platform.deliver(platform.answer(request_id, Verb.VERIFY_ERASED, Outcome.FAILED))
+        await platform.answer_itself(request_id, Verb.VERIFY_ERASED)
+        assert await platform.state(person, request_id) == "running"
+        await settle_down(platform)
+        assert await state_of(newsletter, request_id, Verb.ERASE) == "settled"
+        await make_due(platform, request_id)
+        await platform.ask_keyring()
+        await platform.answer_all(request_id, Verb.ERASE)
+        assert await platform.state(person, request_id) == "checking"
+
+
 @pytest.mark.parametrize("is_taken_over", [True, False])
 async def test_what_a_restored_leaver_forgot_is_done_again_where_its_data_is_now(
     platform: Platform, is_taken_over: bool
@@ -497,8 +523,6 @@ async def test_handing_over_ends_once_nothing_can_wait_any_more(platform: Platfo
         path = f"/privacy/v1/participants/{newsletter.name}/departure"
         seen = await platform.client.get(path, headers=platform.of_platform())
         assert seen.json()["handed_over_at"] is None
-        later = replace(platform.work, clock=lambda: datetime.now(UTC) + joining.WHILE + timedelta(seconds=1))
-        while await leaving.hand_over(later):
-            pass
+        await hand_over_for_good(platform)
         seen = await platform.client.get(path, headers=platform.of_platform())
         assert seen.json()["handed_over_at"] is not None

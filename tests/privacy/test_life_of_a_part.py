@@ -46,6 +46,8 @@ class Rules:
         self.right, self.state, self.round = right, "running", 1
         self.is_led = right != "access"
         self.here = list(everybody)
+        self.gone: dict[str, str | None] = {}
+        """Who left, and who has its data."""
         names = [*everybody, "keyring"] if self.is_led else everybody
         self.rows: dict[tuple[str, Verb], TaskState] = {
             (name, RUNS[right]): TaskState.WAITING for name in names
@@ -104,19 +106,32 @@ class Rules:
 
     def leaves(self, name: str, heir: str | None) -> None:
         self.here.remove(name)
-        phase = self.phase()
-        if self.verb is None or name not in phase or phase[name] in TERMINAL:
-            return
+        self.gone[name] = heir
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """What those who left are asked, by another round too, is their successors'."""
+        while waiting := [one for one in self.gone if self.phase().get(one, TaskState.DONE) not in TERMINAL]:
+            self._hand_over(waiting[0])
+
+    def _hand_over(self, name: str) -> None:
+        assert self.verb is not None
         self.rows[name, self.verb] = TaskState.SETTLED
+        heir, phase = self._heir(name), self.phase()
         if heir is not None:
             if heir in phase and phase[heir] in TERMINAL:
                 self.round += 1
                 if self.right == "access":
-                    others = [one for one, state in self.phase().items() if state is not TaskState.SETTLED]
+                    others = [one for one, state in phase.items() if state is not TaskState.SETTLED]
                     self.rows |= {(one, self.verb): TaskState.WAITING for one in others}
             if heir not in phase or phase[heir] in TERMINAL:
                 self.rows[heir, self.verb] = TaskState.WAITING
         self.move_on()
+
+    def _heir(self, name: str) -> str | None:
+        """Who has the data by now."""
+        heir = self.gone[name]
+        return self._heir(heir) if heir in self.gone else heir
 
 
 class Parts(RuleBasedStateMachine):
@@ -315,6 +330,8 @@ class Parts(RuleBasedStateMachine):
     def everybody_has_the_part_that_the_rules_say(self) -> None:
         if not hasattr(self, "model"):
             return
+        self.run(settle_down(self.platform))
+        self.model.hand_over()
         state, round_, rows = self.run(self._found())
         assert (state, round_) == (self.model.state, self.model.round)
         assert _told(rows) == _told(self.model.rows)

@@ -35,6 +35,8 @@ _AT_ONCE = 100
 _LEAVING = text(
     "SELECT * FROM departure WHERE handed_over_at IS NULL AND readmitted_at IS NULL ORDER BY departed_at"
 )
+# A request that begins another round meanwhile says so afterwards, or was waited for.
+_LOCK_DEPARTURE = text("SELECT FROM departure WHERE name = :name AND departed_at = :departed_at FOR UPDATE")
 _HANDED_OVER = text("""
     UPDATE departure SET handed_over_at = :now
     WHERE name = :name AND departed_at = :departed_at AND departed_at <= :before
@@ -47,12 +49,13 @@ async def hand_over(work: Work) -> int:
         leaving = (await session.execute(_LEAVING)).all()
     handed = 0
     for one in leaving:
+        place = {"name": one.name, "departed_at": one.departed_at}
         async with work.database.platform_session() as session:
+            await session.execute(_LOCK_DEPARTURE, place)
             number = await _hand_over(session, work, one)
             if not number:
                 now = work.clock()
-                values = {"name": one.name, "departed_at": one.departed_at, "now": now, "before": now - WHILE}
-                await session.execute(_HANDED_OVER, values)
+                await session.execute(_HANDED_OVER, {**place, "now": now, "before": now - WHILE})
         handed += number
     return int(handed > 0)
 

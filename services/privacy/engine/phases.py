@@ -493,6 +493,12 @@ _WAIT_AGAIN = text("""
     WHERE task.request_id = request.id AND request.id = ANY(CAST(:ids AS uuid[])) AND task.store_id = :store_id
         AND task.verb IN ('export', 'erase') AND task.state <> 'settled' AND task.recipient_id IS NULL
 """)
+# Whoever left hands over once more what is asked of it again, however long ago it left.
+_HAND_OVER_AGAIN = text("""
+    UPDATE departure SET handed_over_at = NULL WHERE readmitted_at IS NULL AND name IN (
+        SELECT participant FROM task
+        WHERE request_id = ANY(CAST(:ids AS uuid[])) AND store_id = :store_id AND state = 'waiting')
+""")
 
 
 async def turn_back(session: AsyncSession, store_id: UUID, requests: Sequence[Row[Any]]) -> None:
@@ -509,4 +515,5 @@ async def ask_anew(session: AsyncSession, store_id: UUID, requests: Sequence[Row
     await session.execute(_EXPECT_CHECKED, values)
     await session.execute(_DROP_CHECKS, values)
     await session.execute(_WAIT_AGAIN, {**values, **PAUSES})
+    await session.execute(_HAND_OVER_AGAIN, values)
     ring_after_commit(session, KEYRING_TASKS)
