@@ -151,6 +151,11 @@ class Lasting:
         while await expiring.finish(self.work):
             pass
 
+    async def remind(self) -> None:
+        """Ask whoever has not answered once more: those of the stores of other tests come first."""
+        while await expiring.remind(self.work):
+            pass
+
     async def hear(self) -> None:
         """Both participants hear of what expired, clean, and are heard."""
         expired = await self.platform.published(KeysExpired)

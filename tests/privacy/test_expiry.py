@@ -346,7 +346,7 @@ async def test_who_does_not_answer_is_told_again_until_they_do(lasting: Lasting)
     await expiring.expire(lasting.work)
     for _ in range(4):
         lasting.later(hours=1)
-        await expiring.remind(lasting.work)
+        await lasting.remind()
         await expiring.finish(lasting.work)
     assert len(await lasting.platform.published(KeysExpired)) == 5
     row = await lasting.row(person, order)
@@ -390,7 +390,7 @@ async def test_after_a_restored_backup_rows_are_cleaned_again(lasting: Lasting) 
     await lasting.platform.deliver(told)
     await redoing.compare(lasting.work)
     lasting.later(minutes=1)
-    await expiring.remind(lasting.work)
+    await lasting.remind()
     await lasting.settle()
     assert await lasting.left(Purchase) == 0
 

@@ -26,7 +26,7 @@ async def restored(lasting: Lasting, participant: str, *, days: int = 1) -> None
     await lasting.platform.deliver(told)
     await redoing.compare(lasting.work)
     lasting.later(minutes=1)
-    await expiring.remind(lasting.work)
+    await lasting.remind()
     await lasting.settle()
 
 
