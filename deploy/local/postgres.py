@@ -37,7 +37,7 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "800",
-    "shared_buffers": "128MB",
+    "shared_buffers": f"{min(1024, psutil.virtual_memory().total // 2**20 // 8)}MB",
     "timezone": "UTC",
     "jit": "off",
     # Statements are prepared while tables are small; their plans are made again when a table was analysed.
