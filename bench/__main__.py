@@ -177,30 +177,36 @@ async def run(
     crowds: Sequence[int],
     *,
     quick: bool,
-    keep: Callable[[Sequence[Figure]], None],
+    keep: Callable[[str, Sequence[Figure]], None],
 ) -> list[Figure]:
     """The floors of the machine, and each section in a store of its own, beside the floor that it is read against.
 
-    What was measured so far is kept before the next platform starts: all of it takes an hour.
+    Each is kept as soon as it is measured, with the floors: all of it takes an hour.
     """
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as folder:
+        found: list[Figure] = []
         async with a_platform(Path(folder) / "platform") as platform:
             print("  the floors of this machine …", flush=True)
             route = await asyncio.to_thread(floors.route)
             query = await floors.query(platform.postgres.url("postgres"))
             commit = await floors.durable_commit(platform.postgres.url("postgres"))
-            found = [Figure(f"floor: {floor.name}", floor.value, "1/s") for floor in (route, query, commit)]
+            bare = [Figure(f"floor: {floor.name}", floor.value, "1/s") for floor in (route, query, commit)]
+
+            def measured(section: str, figures: Sequence[Figure]) -> None:
+                found.extend(figures)
+                keep(section, [*bare, *figures])
+
             if "events" in sections:
                 print("  events …", flush=True)
-                found += await measure_events(platform, Path(folder), query)
+                measured("events", await measure_events(platform, Path(folder), query))
             async with a_store(platform.url) as (seller, owner):
                 if "shop" in sections:
                     print("  the shop …", flush=True)
-                    found += await measure_shop(platform, seller, owner, route)
+                    measured("shop", await measure_shop(platform, seller, owner, route))
                 if "expiry" in sections:
                     print("  a mass expiry …", flush=True)
-                    found += await measure_expiry(platform, seller, owner, 3_000 if quick else 100_000)
-        keep(found)
+                    orders = 3_000 if quick else 100_000
+                    measured("expiry", await measure_expiry(platform, seller, owner, orders))
         few = crowds[0]
         for name, broker, measure in (
             ("rights", "embedded", partial(measure_rights, crowds=crowds, quick=quick)),
@@ -214,28 +220,32 @@ async def run(
                     a_platform(Path(folder) / f"{name}-{broker}", broker) as platform,
                     a_store(platform.url) as (seller, owner),
                 ):
-                    found += await measure(platform, seller, owner, floor=commit)
-                keep(found)
-    return found
+                    measured(f"{name}, {broker}", await measure(platform, seller, owner, floor=commit))
+    return [*bare, *found]
 
 
 def main() -> None:
-    """Print the table; write the file unless only a part was measured."""
+    """Print the table; write what was measured at full length."""
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
     parser.add_argument("--quick", action="store_true", help="fewer people and requests; writes nothing")
     parser.add_argument(
-        "--people", type=int, nargs="+", default=CROWDS, metavar="number", help="how many a store has, rising"
+        "--people",
+        type=int,
+        nargs="+",
+        default=CROWDS,
+        metavar="number",
+        help="how many a store has, rising; others than by default write nothing",
     )
     options = parser.parse_args()
     sections, crowds = options.sections or SECTIONS, (1_000, 2_000) if options.quick else options.people
-    keep = _forget if options.quick or options.sections else write
+    keep = write if not options.quick and tuple(crowds) == CROWDS else _forget
     found = asyncio.run(run(sections, crowds, quick=options.quick, keep=keep))
     print("\n" + show(found))
 
 
-def _forget(_found: Sequence[Figure]) -> None:
-    """A part of it is no result."""
+def _forget(_section: str, _found: Sequence[Figure]) -> None:
+    """What was measured over fewer is no result."""
 
 
 if __name__ == "__main__":

@@ -60,9 +60,10 @@ def show(figures: Sequence[Figure]) -> str:
     )
 
 
-def write(figures: Sequence[Figure]) -> None:
-    """The same as a file, with the machine and the commit."""
-    document: dict[str, Any] = {
+def write(section: str, figures: Sequence[Figure]) -> None:
+    """Put a section's figures into the file, with the machine and the commit, in place of what was measured before."""
+    document: dict[str, Any] = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
+    document[section] = {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
         "machine": {

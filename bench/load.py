@@ -36,6 +36,14 @@ class Run:
     seconds: Sequence[float]
 
 
+class TurnedAway(RuntimeError):
+    """The platform is too busy, and says after how many seconds to come again."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(f"the platform answered 503, to be asked again after {after} s")
+        self.after = after
+
+
 class Client:
     """One keep-alive connection."""
 
@@ -50,12 +58,14 @@ class Client:
         self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
 
     async def send(self, request: bytes) -> Answer:
-        """Send a request, read its answer. Raises RuntimeError for a 5xx."""
+        """Send a request, read its answer. Raises TurnedAway for a 503 and RuntimeError for any other 5xx."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        length = _content_length(head)
+        length = _number(head, b"content-length")
         body = await self._reader.readexactly(length) if length else b""
         answer = Answer(int(head[9:12]), head, body)
+        if answer.status == 503:
+            raise TurnedAway(_number(head, b"retry-after"))
         if answer.status >= 500:
             raise RuntimeError(f"the platform answered {answer.status}: {answer.body[:200]!r}")
         return answer
@@ -75,12 +85,13 @@ def request(method: str, path: str, body: Any = None, **headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 
 
-def _content_length(head: bytes) -> int:
+def _number(head: bytes, name: bytes) -> int:
+    """The value of a header that is a number, 0 without it."""
     lowered = head.lower()
-    start = lowered.find(b"content-length:")
+    start = lowered.find(b"\r\n" + name + b":")
     if start < 0:
         return 0
-    return int(lowered[start + 15 : lowered.index(b"\r\n", start)])
+    return int(lowered[start + len(name) + 3 : lowered.index(b"\r\n", start + 2)])
 
 
 Scenario = Callable[[Client, int], Any]

@@ -16,7 +16,7 @@ import httpx
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from bench.load import Client, request
+from bench.load import Client, TurnedAway, request
 from bench.people import Person
 from libs.common.auth import ALGORITHM, AUDIENCE, TOKEN_TYPE
 
@@ -59,6 +59,8 @@ class Office:
         self._database_url = database_url
         self._store_id = store_id
         self._ended: dict[UUID, asyncio.Event] = {}
+        self.turned_away = 0
+        """How often somebody met a platform that was too busy."""
 
     def _token(self, person: Person) -> str:
         now = int(time.time())
@@ -119,14 +121,22 @@ class Office:
         return connection
 
     async def _file(self, filing: bytes) -> UUID:
-        # A person comes, files and goes; the server closes connections that wait.
-        client = Client("127.0.0.1", int(self._url.rpartition(":")[2]))
-        await client.connect()
-        answer = await client.send(filing)
-        client.close()
-        if answer.status != 201:
-            raise RuntimeError(f"a request was answered {answer.status}: {answer.body[:200]!r}")
-        return UUID(answer.json()["id"])
+        """Whoever is turned away comes again when they were told to."""
+        while True:
+            # A person comes, files and goes; the server closes connections that wait.
+            client = Client("127.0.0.1", int(self._url.rpartition(":")[2]))
+            await client.connect()
+            try:
+                answer = await client.send(filing)
+            except TurnedAway as turned_away:
+                self.turned_away += 1
+                await asyncio.sleep(turned_away.after)
+                continue
+            finally:
+                client.close()
+            if answer.status != 201:
+                raise RuntimeError(f"a request was answered {answer.status}: {answer.body[:200]!r}")
+            return UUID(answer.json()["id"])
 
     async def _clerk(self, filings: Any, filed: list[UUID]) -> None:
         for filing in filings:

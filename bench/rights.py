@@ -64,7 +64,8 @@ async def loaded(town: Town, where: str, floor: Floor, *, quick: bool) -> list[F
 
 async def _loaded(town: Town, one: _Measured, where: str, floor: Floor, *, quick: bool) -> list[Figure]:
     await town.office.measure(one.right, town.take(10 if quick else _FIRST), _IN_FLIGHT)
-    before, people = town.used(), town.take(100 if quick else _MANY)
+    before, turned_away = town.used(), town.office.turned_away
+    people = town.take(100 if quick else _MANY)
     rate, taken = await town.office.measure(one.right, people, _IN_FLIGHT)
     town.put_back(len(people) - len(taken))
     spent = {name: each * 1000 / len(taken) for name, each in between(before, town.used()).items()}
@@ -73,6 +74,7 @@ async def _loaded(town: Town, one: _Measured, where: str, floor: Floor, *, quick
         Figure(what, rate, "1/s", floor, one.per_second),
         Figure(f"{what}, p50", percentile(taken, 0.5) * 1000, "ms"),
         Figure(f"{what}, p99", percentile(taken, 0.99) * 1000, "ms"),
+        Figure(f"{what}, turned away and come again", town.office.turned_away - turned_away, "times", aim=0),
         Figure(f"{what}, processor each", sum(spent.values()), "ms", aim=one.processor),
         *(Figure(f"{what}, processor each: {name}", each, "ms") for name, each in spent.items()),
     ]
