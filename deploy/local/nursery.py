@@ -1,7 +1,7 @@
-"""Processes born of one that has imported the platform's libraries already.
+"""Processes born of one that has imported the platform already.
 
-Importing them takes two seconds of processor, which a dozen processes would pay each. The nursery pays once and
-forks; what it bears is a process like any other, with its own session, environment and log.
+That takes four seconds of processor, most of which a dozen processes would pay each. The nursery pays once and forks;
+what it bears is a process like any other, with its own session, environment and log.
 """
 
 import asyncio
@@ -21,18 +21,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from deploy.local.environment import SERVICES
 from deploy.local.process import end_with_parent, spawn, stop
 
 ROOT = Path(__file__).parents[2]
-_LIBRARIES = (
+_MODULES = (
     "libs.common.http",
     "libs.common.worker",
     "libs.common.mail",
     "libs.common.broker.connect",
-    "deploy.local.front",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.httptools_impl",
+    "deploy.local.front",
+    "deploy.local.mailbox",
+    "services.privacy.keyring.app",
+    *(f"services.{service}.{part}" for service in SERVICES for part in ("app", "consumer")),
 )
 _PR_SET_NAME = 15
 _BORN_WITHIN = 60
@@ -122,10 +126,10 @@ class Nursery:
 def main() -> None:
     """Import, then fork whenever asked, until the other end closes."""
     with socket.socket(fileno=int(sys.argv[1])) as asking:
-        for library in _LIBRARIES:
+        for module in _MODULES:
             # Whoever needs a library that does not import will say so in a log of its own.
             with suppress(Exception):
-                import_module(library)
+                import_module(module)
         gc.collect()
         gc.freeze()
         # Nobody waits for what is born here; the kernel forgets each at its end.
