@@ -85,7 +85,7 @@ async def staged(
     """PostgreSQL, and Kafka unless one is named. Raises StartError."""
     async with AsyncExitStack() as stack:
         if kafka is None:
-            server = KafkaServer(folder / "kafka")
+            server = KafkaServer(folder / "kafka", fast=True)
             stack.push_async_callback(server.stop)
             await server.start()
             kafka = server.bootstrap_servers

@@ -73,6 +73,7 @@ class Platform:
         self.environment: dict[str, str] = {}
         self.processes: dict[str, Child] = {}
         self.demo_store = self.data / "demo-store.txt"
+        self.fast = fast
         self.postgres = PostgresServer(self.data / "postgres", fast=fast)
         self.kafka: KafkaServer | None = None
         self._nursery = Nursery(self.data / "logs" / "nursery.log")
@@ -181,7 +182,7 @@ class Platform:
         if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
             self.environment["KAFKA_BOOTSTRAP_SERVERS"] = servers
             return
-        self.kafka = KafkaServer(self.data / "kafka")
+        self.kafka = KafkaServer(self.data / "kafka", fast=self.fast)
         with self._step("Apache Kafka"):
             starting.push_async_callback(self.kafka.stop)
             await self.kafka.start()

@@ -75,7 +75,7 @@ class ApacheKafka:
     address = ""
 
     def __init__(self, folder: Path) -> None:
-        self.kafka = KafkaServer(folder / "broker-kafka")
+        self.kafka = KafkaServer(folder / "broker-kafka", fast=True)
 
     async def start(self) -> None:
         await self.kafka.start()

@@ -15,7 +15,7 @@ from deploy.local.ports import free_port
 
 @pytest.fixture(scope="module")
 async def server(folder: Path) -> AsyncIterator[KafkaServer]:
-    server = KafkaServer(folder / "kafka", proxy_port=free_port())
+    server = KafkaServer(folder / "kafka", proxy_port=free_port(), fast=True)
     await server.start()
     yield server
     await server.stop()

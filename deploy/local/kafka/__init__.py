@@ -25,6 +25,8 @@ START_WITHIN = 60
 FETCH_WITHIN = 600
 _HERE = Path(__file__).parent
 _POM = _HERE / "pom.xml"
+_COMPILED_ONCE = ("-XX:TieredStopAtLevel=1",)
+"""For what lives for minutes at most: it never wins back what optimising it takes."""
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -98,12 +100,16 @@ class KafkaServer:
     """One Apache Kafka node on 127.0.0.1, its data and log in the folder `data`. A restart keeps the port.
 
     With `proxy_port` a second listener at `proxied_port` sends its clients to `proxy_port`, where a fault
-    proxy forwards to `proxied_port`; without it clients pass by the proxy after the first answer.
+    proxy forwards to `proxied_port`; without it clients pass by the proxy after the first answer. `fast`, for tests,
+    starts with less work, and reaches less speed.
     """
 
-    def __init__(self, data: Path, port: int | None = None, *, proxy_port: int | None = None) -> None:
+    def __init__(
+        self, data: Path, port: int | None = None, *, proxy_port: int | None = None, fast: bool = False
+    ) -> None:
         self.data = data.absolute()
         self.log = self.data / "kafka.log"
+        self.fast = fast
         self.proxy_port = proxy_port
         self._chosen_port = port
         self._process: subprocess.Popen[bytes] | None = None
@@ -156,7 +162,8 @@ class KafkaServer:
             if not is_free(port):
                 raise PortTaken(port)
         begin = self.log.stat().st_size
-        self._process = self._java(jars, "kafka.Kafka", str(properties))
+        options = _COMPILED_ONCE if self.fast else ()
+        self._process = self._java(jars, *options, "kafka.Kafka", str(properties))
         await until(lambda: self._is_ready(begin), START_WITHIN, "Apache Kafka did not start")
 
     async def stop(self) -> None:
@@ -215,7 +222,7 @@ class KafkaServer:
     async def _format(self, jars: Path, properties: Path) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         arguments = ("format", "--standalone", f"--cluster-id={cluster}", "--config", str(properties))
-        formatting = self._java(jars, "kafka.tools.StorageTool", *arguments)
+        formatting = self._java(jars, *_COMPILED_ONCE, "kafka.tools.StorageTool", *arguments)
         if not await ended(formatting, within=START_WITHIN):
             formatting.kill()
         if formatting.wait() != 0:
