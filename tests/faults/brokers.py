@@ -1,5 +1,7 @@
 """What the tests do to the log itself, on either broker: take it away, give it back, rewind every group."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -96,25 +98,33 @@ class KafkaLog:
 
     async def lag(self) -> int:
         """Over all groups."""
+        read = _read_by_groups()
+        async with self._member(None) as consumer:
+            ends = await consumer.end_offsets({one for partitions in read.values() for one in partitions})
         waiting = 0
-        for group, partitions in _read_by_groups().items():
-            async with self._member(group) as consumer:
-                ends = await consumer.end_offsets(partitions)
-                waiting += sum([ends[one] - (await consumer.committed(one) or 0) for one in partitions])
+        async with self._admin() as admin:
+            for group, partitions in read.items():
+                committed = await admin.list_consumer_group_offsets(group, partitions=partitions)
+                waiting += sum(ends[one] - max(0, committed[one].offset) for one in partitions)
         return waiting
 
     async def members(self, group: str) -> int:
         """As the coordinator knows them."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._kafka.bootstrap_servers)
-        await admin.start()
-        try:
+        async with self._admin() as admin:
             answers: list[Any] = await admin.describe_consumer_groups([group])
-        finally:
-            await admin.close()
         _, _, state, _, _, members, *_ = answers[0].groups[0]
         return len(members) if state == "Stable" else 0
 
-    def _member(self, group: str) -> AIOKafkaConsumer:
+    @asynccontextmanager
+    async def _admin(self) -> AsyncGenerator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._kafka.bootstrap_servers)
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
+
+    def _member(self, group: str | None) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
             bootstrap_servers=self._kafka.bootstrap_servers, group_id=group, enable_auto_commit=False
         )

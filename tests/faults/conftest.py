@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from deploy.local.child import Child
+from deploy.local.cluster import begin_with_copy
 from deploy.local.environment import SERVICES
 from deploy.local.platform import Platform
 from deploy.local.shop import Account, Order, Shop, Surprise, key, until
@@ -200,8 +201,11 @@ class Running:
         missing: list[object] = []
 
         async def look() -> history.History | None:
+            missing[:] = [await self.backlog(), await self.parked(), {}]
+            if any(missing):
+                return None
             seen = await history.read(self.databases)
-            missing[:] = [await self.backlog(), await self.parked(), seen.lost()]
+            missing[-1] = seen.lost()
             return None if any(missing) else seen
 
         try:
@@ -289,6 +293,7 @@ async def running_on(broker: str) -> AsyncGenerator[Running]:
 
 @asynccontextmanager
 async def _started(folder: Path, broker: str) -> AsyncGenerator[Running]:
+    begin_with_copy(folder)
     async with (
         Platform(folder, broker=broker, fast=True) as platform,
         httpx.AsyncClient(base_url=platform.url, timeout=30) as http,

@@ -32,30 +32,26 @@ class Life:
 
 async def remains(running: Running, life: Life) -> dict[str, int]:
     """Rows that name the person in this or an earlier life, by service and table, and keys that would open them."""
-    found: dict[str, int] = {}
+    whom = life.store_id, life.subject_id, life.generation
+    found: dict[str, int] = {"keyring.data_key": await running.databases.value("keyring", LIVE_KEYS, *whom)}
     for service in SERVICES:
-        for (table,) in await running.databases.rows(service, TABLES_NAMING_PEOPLE):
-            query = (
-                f"SELECT count(*) FROM {table} WHERE store_id = $1 AND subject_id = $2 AND generation <= $3"
-            )
-            if table == "waiting_letter":
-                query += " AND kind <> 'RequestLetter'"
-            if table not in EVIDENCE:
-                found[f"{service}.{table}"] = await running.databases.value(
-                    service, query, life.store_id, life.subject_id, life.generation
-                )
-    found["keyring.data_key"] = await running.databases.value(
-        "keyring", LIVE_KEYS, life.store_id, life.subject_id, life.generation
-    )
+        tables = [table for (table,) in await running.databases.rows(service, TABLES_NAMING_PEOPLE)]
+        counts = " UNION ALL ".join(_count(table) for table in tables if table not in EVIDENCE)
+        for table, number in await running.databases.rows(service, counts, *whom):
+            found[f"{service}.{table}"] = number
     return {place: number for place, number in found.items() if number}
+
+
+def _count(table: str) -> str:
+    query = f"""SELECT '{table}', count(*) FROM {table}
+        WHERE store_id = $1 AND subject_id = $2 AND generation <= $3"""
+    return query + (" AND kind <> 'RequestLetter'" if table == "waiting_letter" else "")
 
 
 def letters(running: Running, to: str, subject: str) -> set[str]:
     """The ids of the messages of a subject that a person was sent: one sent twice is one to a mail reader."""
-    mails = [
-        message_from_bytes(file.read_bytes(), policy=default)
-        for file in (running.platform.data / "mailbox").glob("*.eml")
-    ]
+    files = (file.read_bytes() for file in (running.platform.data / "mailbox").glob("*.eml"))
+    mails = [message_from_bytes(content, policy=default) for content in files if to.encode() in content]
     return {mail["Message-ID"] for mail in mails if mail["To"] == to and mail["Subject"] == subject}
 
 
