@@ -33,6 +33,7 @@ _COLUMNS = """
 
 
 def tables_of(service: str) -> list[Table]:
+    import_module(f"services.{service}.app")  # with every module that has tables
     base: type[DeclarativeBase] = import_module(f"services.{service}.models").Base
     return [*METADATA.tables.values(), *base.metadata.tables.values()]
 
