@@ -1,6 +1,6 @@
 # `make` alone explains every target.
 .DEFAULT_GOAL := help
-.PHONY: help run demo kafka conformance test check taxonomy format replay backup restore rewrap rotate officer bench docs migrate lock clean
+.PHONY: help run demo kafka conformance test check lint types taxonomy format replay backup restore rewrap rotate officer bench docs migrate lock clean
 PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
 
@@ -24,10 +24,14 @@ conformance: installed-tests ## Check a participant of yours, in any language, a
 test: installed-tests ## Run all tests on real PostgreSQL and Apache Kafka (ARGS="unit contract" for some parts)
 	@$(PYTHON) -m deploy.local.test $(ARGS)
 
-check: installed-tests ## Check format, lint, import contracts and types
+check: lint types ## Check format, lint, import contracts and types
+
+lint: installed-tests ## Check format, lint and import contracts alone
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/lint-imports
+
+types: installed-tests ## Check types alone
 	@.venv/bin/pyright
 
 taxonomy: installed-tests ## Compare the words of our declarations with the Fides language, in an environment of its own

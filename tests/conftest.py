@@ -2,11 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from deploy.local.databases import provision
 from deploy.local.environment import keys
@@ -14,6 +16,28 @@ from deploy.local.kafka import KafkaServer
 from deploy.local.migrate import migrate
 from deploy.local.postgres import PostgresServer
 from tests import variables
+
+_BROKERS = ("embedded", "kafka")
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """The loop that services run on too."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Name the tests that share servers, and so stay in one process (`--dist=loadgroup`)."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_sharing(item)))
+
+
+def _sharing(item: pytest.Item) -> str:
+    """Those of a file; where a session has a platform for each broker, or one that was lived on, those that use it."""
+    if isinstance(item, pytest.Function) and "lived" in item.fixturenames:
+        return "lived"
+    chosen = item.name.partition("[")[2].rstrip("]").split("-")
+    broker = next((one for one in _BROKERS if one in chosen), None)
+    return broker if broker and item.path.parent.name in ("faults", "e2e") else item.path.name
 
 
 @contextmanager
@@ -66,7 +90,7 @@ async def platform_environment(environment: Mapping[str, str]) -> Mapping[str, s
 @pytest.fixture(scope="session")
 async def kafka(session_folder: Path) -> AsyncIterator[KafkaServer]:
     """One Apache Kafka node. Tests that stop or kill a node start their own."""
-    server = KafkaServer(session_folder / "kafka")
+    server = KafkaServer(session_folder / "kafka", fast=True)
     await server.start()
     yield server
     await server.stop()

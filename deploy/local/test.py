@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from deploy.local import cluster
 from deploy.local.chromium import ensure_chromium
 from deploy.local.errors import StartError
 from deploy.local.kafka import fetch
@@ -20,11 +21,8 @@ from deploy.local.promtool import ensure_promtool
 SEPARATE = ("contract", "conformance", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
 
-
-_BOTH_CORES: Mapping[str, Sequence[str]] = dict.fromkeys(
-    ("unit", "contract"), ("--numprocesses=2", "--dist=loadfile")
-)
-"""The other parts measure what happens in time to a whole platform, which wants both cores for itself."""
+_BOTH_CORES = ("--numprocesses=2", "--dist=loadgroup")
+"""Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ def parts() -> dict[str, list[str]]:
     separate = [name for name in SEPARATE if any((ROOT / "tests" / name).rglob("test_*.py"))]
     rest = ["tests", *(f"--ignore=tests/{name}" for name in separate)]
     everything = {"unit": rest} | {name: [f"tests/{name}"] for name in separate}
-    return {name: [*arguments, *_BOTH_CORES.get(name, ())] for name, arguments in everything.items()}
+    return {name: [*arguments, *_BOTH_CORES] for name, arguments in everything.items()}
 
 
 def run(part: str, arguments: Sequence[str], report: Path) -> Outcome:
@@ -92,22 +90,27 @@ def _counts(report: Path) -> dict[str, int]:
     }
 
 
+def _prepare(folder: Path) -> None:
+    asyncio.run(fetch())
+    ensure_chromium()
+    ensure_promtool()
+    asyncio.run(cluster.build(folder / "cluster"))
+
+
 def main() -> None:
     """Run the parts named on the command line, or all of them."""
     parser = argparse.ArgumentParser(prog="make test", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts(), []], metavar="part", help=", ".join(parts()))
     wanted = parser.parse_args().parts or list(parts())
-    begin = time.monotonic()
-    try:
-        asyncio.run(fetch())
-        ensure_chromium()
-        ensure_promtool()
-    except StartError as error:
-        sys.exit(str(error))
-    preparing = time.monotonic() - begin
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="vitrine-test-") as folder:
+        begin = time.monotonic()
+        try:
+            _prepare(Path(folder))
+        except StartError as error:
+            sys.exit(str(error))
+        preparing = time.monotonic() - begin
         outcomes = [run(part, parts()[part], Path(folder) / f"{part}.xml") for part in wanted]
-    print(f"\n{'Java, Kafka, Chromium, promtool':<32}{preparing:7.1f} s")
+    print(f"\n{'Java, Kafka, Chromium, databases':<32}{preparing:7.1f} s")
     for outcome in outcomes:
         print(
             f"{outcome.part:<32}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"

@@ -17,6 +17,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from deploy.local.cluster import begin_with_copy
 from deploy.local.databases import NAMES, database
 from deploy.local.platform import Platform
 from deploy.local.shop import PASSWORD, Account, Shop, Surprise, key, until
@@ -486,6 +487,7 @@ async def living(broker: str, collector: Collector) -> AsyncGenerator[tuple[Life
         patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1000")
         # An erasure is certified so long after its end.
         patch.setenv("KEY_SECONDS", "5")
+        begin_with_copy(folder)
         async with (
             Platform(folder, broker=broker, fast=True) as platform,
             httpx.AsyncClient(base_url=platform.url, timeout=30) as http,

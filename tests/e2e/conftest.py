@@ -11,6 +11,7 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
+from deploy.local.cluster import begin_with_copy
 from deploy.local.demo import variables
 from deploy.local.platform import Platform
 from deploy.local.shop import Shop
@@ -35,6 +36,7 @@ async def running(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
             with pytest.MonkeyPatch.context() as environment:
                 for name, value in variables(folder, key).items():
                     environment.setenv(name, value)
+                begin_with_copy(folder)
                 platform = await stack.enter_async_context(Platform(folder, broker=request.param, fast=True))
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=platform.url, timeout=30))
             yield Running(platform, Shop(http), key)

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from deploy.local.backup import Places, backup
+from deploy.local.cluster import begin_with_copy
 from deploy.local.databases import NAMES
 from deploy.local.environment import SERVICES, for_process
 from deploy.local.errors import AlreadyRunning
@@ -180,6 +181,7 @@ async def platform_of(folder: Path) -> AsyncGenerator[tuple[Platform, Shop]]:
     with pytest.MonkeyPatch.context() as variables:
         # So that a secret that changes is known everywhere in moments.
         variables.setenv("STORE_SECRET_SECONDS", "1")
+        begin_with_copy(folder / "platform")
         async with (
             Platform(folder / "platform", fast=True) as platform,
             httpx.AsyncClient(base_url=platform.url, timeout=30) as http,
