@@ -2,13 +2,11 @@
 
 import shutil
 import tempfile
-from asyncio import AbstractEventLoop
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from deploy.local.databases import provision
 from deploy.local.environment import keys
@@ -18,11 +16,6 @@ from deploy.local.postgres import PostgresServer
 from tests import variables
 
 _BROKERS = ("embedded", "kafka")
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
-    """The loop that services run on too."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -152,7 +152,8 @@ class Parts(RuleBasedStateMachine):
             self._announce()
         person = self.run(self.platform.person())
         self.request_id = self.run(self.platform.opened(person, right))
-        self.model = Rules(right, sorted(self.keys))
+        # In the order in which they came: whom a choice means must not hang on a random name.
+        self.model = Rules(right, list(self.keys))
 
     async def _forget_who_just_came(self) -> None:
         """Whoever came within a minute is given a part of what is checked, even where it was answered for."""
