@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import asyncpg
 
-_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a database that cannot be reached raises."""
+_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a database that cannot be reached raises; the last, a connection that is lost in the midst of a statement."""
 
 
 class Listener:

@@ -2,6 +2,7 @@
 
 import time
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
 from deploy.local.postgres import PostgresServer
@@ -81,3 +82,22 @@ async def test_a_lost_connection_is_made_again_and_everybody_looks_what_they_mis
         await listening.notify("stock", "a piece")
         assert await listening.hears(listening.stock) == ["a piece"]
         assert await listening.connections() == 1
+
+
+async def test_a_connection_that_is_lost_while_somebody_joins_is_made_again(
+    listening: _Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver then raises is no error of the database, and ended the worker."""
+    async with listening.orders:
+        with monkeypatch.context() as lost:
+
+            async def add_listener(*_: object) -> None:
+                raise asyncpg.InternalClientError("another operation is in progress")
+
+            lost.setattr(asyncpg.Connection, "add_listener", add_listener)
+            await listening.stock.__aenter__()
+        await listening.stock.wait(_LONG)
+        for channel, listener in (("orders", listening.orders), ("stock", listening.stock)):
+            await listening.notify(channel, "heard")
+            assert await listening.hears(listener) == ["heard"]
+        await listening.stock.__aexit__()
