@@ -30,7 +30,7 @@ def _sharing(item: pytest.Item) -> str:
         return "lived"
     chosen = item.name.partition("[")[2].rstrip("]").split("-")
     broker = next((one for one in _BROKERS if one in chosen), None)
-    return broker if broker and item.path.parent.name in ("faults", "e2e") else item.path.name
+    return broker if broker and item.path.parent.name in ("faults", "e2e") else str(item.path)
 
 
 @contextmanager

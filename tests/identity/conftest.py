@@ -154,6 +154,13 @@ async def identity_environment(environment: Mapping[str, str]) -> Mapping[str, s
     return environment
 
 
+@pytest.fixture
+def signs(identity_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A participant reads its key from the environment, as in a worker."""
+    for name, value in identity_environment.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session")
 def settings(identity_environment: Mapping[str, str], keyring: RunningKeyring) -> Settings:
     return Settings.model_validate(

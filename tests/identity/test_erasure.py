@@ -1,6 +1,5 @@
 """With the keys the sign-in is destroyed, then the rows go; who comes back begins anew."""
 
-from collections.abc import Mapping
 from uuid import UUID, uuid4
 
 import pytest
@@ -22,9 +21,7 @@ TABLES = ("account", "sign_up", "account_session", "waiting_letter")
 
 
 @pytest.fixture
-def participant(identity_environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Participant:
-    for name, value in identity_environment.items():
-        monkeypatch.setenv(name, value)
+def participant(signs: None) -> Participant:
     return Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
 
 

@@ -1,10 +1,8 @@
 """Whoever is on hold signs in, signs up and changes what they said; nothing is shown, and no timer deletes it."""
 
-from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from sqlalchemy import text
 
 from libs.common.broker import Record
@@ -102,11 +100,8 @@ async def test_no_timer_deletes_what_is_on_hold(
 
 
 async def test_a_corrected_address_is_the_one_to_sign_in_with_unless_it_is_anothers(
-    world: World, store_id: UUID, keyring: RunningKeyring, identity_environment: Mapping[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    for name, value in identity_environment.items():
-        monkeypatch.setenv(name, value)
+    world: World, store_id: UUID, keyring: RunningKeyring, signs: None
+) -> None:
     participant = Participant(service="identity", holdings=HOLDINGS, settings=Settings, copies=HERE)
     person, other, new = await world.person(store_id), await world.person(store_id), an_email()
 

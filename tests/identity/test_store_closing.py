@@ -25,6 +25,8 @@ from tests.identity.test_closing import close as close_account
 from tests.identity.test_closing import templates, work_of
 from tests.privacy.keyring.conftest import RunningKeyring
 
+pytestmark = pytest.mark.usefixtures("signs")
+
 NAME = {"name": "Papeterie"}
 
 
