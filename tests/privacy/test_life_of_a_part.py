@@ -25,6 +25,7 @@ from libs.common.events.privacy import Outcome, TaskAnswered, Verb
 from libs.common.personal.answers import sign
 from services.privacy import consumer
 from services.privacy.domain.states import TERMINAL, TaskState
+from services.privacy.engine import leaving
 from services.privacy.engine.answers import record
 from services.privacy.engine.tasks import Answer
 from tests.common.personal.shop import SHOP
@@ -331,12 +332,16 @@ class Parts(RuleBasedStateMachine):
     def everybody_has_the_part_that_the_rules_say(self) -> None:
         if not hasattr(self, "model"):
             return
-        self.run(settle_down(self.platform))
+        self.run(self._hand_over())
         self.model.hand_over()
         state, round_, rows = self.run(self._found())
         assert (state, round_) == (self.model.state, self.model.round)
         assert _told(rows) == _told(self.model.rows)
         assert state != "completed" or TERMINAL.issuperset(rows.values())
+
+    async def _hand_over(self) -> None:
+        while await leaving.hand_over(self.platform.work):
+            pass
 
     async def _found(self) -> tuple[str, int, dict[tuple[str, Verb], TaskState]]:
         async with self.platform.database.session(self.platform.store_id) as session:
