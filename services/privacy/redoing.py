@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 MARGIN = timedelta(minutes=10)
 """Between the clocks of two database servers. What is done twice for it is done to the same end."""
-_AT_ONCE = 200
+AT_ONCE = 200
 _CHANGES = [Verb.ERASE, Verb.RECTIFY, Verb.RESTRICT, Verb.LIFT_RESTRICTION, Verb.OBJECT]
 
 
@@ -178,7 +178,7 @@ _PAUSES = {"first": FIRST_PAUSE.total_seconds(), "longest": LONGEST_PAUSE.total_
 async def redo(work: Work) -> int:
     """Ask participants again for what is due."""
     async with work.database.platform_session() as session:
-        due = (await session.execute(_DUE_TEXT, {"keyring": False, "limit": _AT_ONCE, **_PAUSES})).all()
+        due = (await session.execute(_DUE_TEXT, {"keyring": False, "limit": AT_ONCE, **_PAUSES})).all()
         for row in due:
             again = task(row, Verb(row.verb), attempt=row.attempt, participants=[row.participant])
             issued = again.model_copy(update={"round": row.asked_round})
@@ -189,7 +189,7 @@ async def redo(work: Work) -> int:
 
 async def _redo_at_keyring(work: Work) -> None:
     async with work.database.transaction(ALL_STORES) as transaction:
-        due = await _DUE_QUERY.rows(transaction, keyring=True, limit=_AT_ONCE, **_PAUSES)
+        due = await _DUE_QUERY.rows(transaction, keyring=True, limit=AT_ONCE, **_PAUSES)
     by_store: dict[UUID, list[Any]] = defaultdict(list)
     for row in due:
         await key_tasks.ask_again(work, row, done_by=row.answered_at + MARGIN)

@@ -201,6 +201,8 @@ async def test_a_download_that_breaks_off_is_no_archive(
     monkeypatch.setattr("services.privacy.assembling.PIECE_BYTES", 1000)
     person = await platform.person()
     token = await link(platform, person, await exported(platform, person, [[purchase()]]))
+    # The client is every test's, and keeps what it was given.
+    platform.client.cookies.clear()
     described = (await address(platform, token)).json()
     secret = next(iter(platform.client.cookies.jar)).value
     fetching = await downloads.begin(
