@@ -12,6 +12,7 @@ from sqlalchemy import text
 from libs.common.auth import PLATFORM_STORE
 from libs.common.events.privacy import Outcome, ParticipantAnnounced, TaskAnswered, Verb
 from libs.common.personal.answers import sign
+from libs.common.worker import Work
 from services.privacy.engine import joining, leaving
 from tests.privacy.conftest import Platform
 
@@ -69,7 +70,12 @@ async def settle_down(platform: Platform) -> None:
     """What the duties do when somebody joins or leaves."""
     while await joining.join(platform.work):
         pass
-    while await leaving.hand_over(platform.work):
+    await hand_over(platform.work)
+
+
+async def hand_over(work: Work) -> None:
+    """What the duty does when somebody has left."""
+    while await leaving.hand_over(work):
         pass
 
 

@@ -14,12 +14,12 @@ from libs.common.auth import Role
 from libs.common.events.privacy import KeysDestroyed, Outcome, StoreCleaned, TaskIssued, Verb
 from libs.common.personal.answers import sign
 from services.privacy import redoing
-from services.privacy.engine import joining, leaving
+from services.privacy.engine import joining
 from services.privacy.evidence.placing import key_of
 from tests.common.personal.shop import SHOP
 from tests.privacy.conftest import Platform
 from tests.privacy.evidence import fetched, issue
-from tests.privacy.joined import Sixth, settle_down, sixth
+from tests.privacy.joined import Sixth, hand_over, settle_down, sixth
 from tests.privacy.test_engine import issue_again, make_due, until_checking, until_erase_is_issued
 from tests.privacy.test_parts import is_problem
 from tests.privacy.test_redoing import restore, undone
@@ -46,9 +46,9 @@ async def left(platform: Platform, name: str, **body: Any) -> None:
 
 async def hand_over_for_good(platform: Platform) -> None:
     """The duty, when no request can be open any more that was opened before somebody left."""
-    later = replace(platform.work, clock=lambda: datetime.now(UTC) + joining.WHILE + timedelta(seconds=1))
-    while await leaving.hand_over(later):
-        pass
+    await hand_over(
+        replace(platform.work, clock=lambda: datetime.now(UTC) + joining.WHILE + timedelta(seconds=1))
+    )
 
 
 async def state_of(one: Sixth, request_id: UUID, verb: Verb) -> str | None:

@@ -25,12 +25,11 @@ from libs.common.events.privacy import Outcome, TaskAnswered, Verb
 from libs.common.personal.answers import sign
 from services.privacy import consumer
 from services.privacy.domain.states import TERMINAL, TaskState
-from services.privacy.engine import leaving
 from services.privacy.engine.answers import record
 from services.privacy.engine.tasks import Answer
 from tests.common.personal.shop import SHOP
 from tests.privacy.conftest import EVERYBODY, Platform
-from tests.privacy.joined import Sixth, settle_down
+from tests.privacy.joined import Sixth, hand_over, settle_down
 from tests.privacy.test_engine import make_due
 from tests.privacy.test_parts import drive, settle
 
@@ -332,16 +331,12 @@ class Parts(RuleBasedStateMachine):
     def everybody_has_the_part_that_the_rules_say(self) -> None:
         if not hasattr(self, "model"):
             return
-        self.run(self._hand_over())
+        self.run(hand_over(self.platform.work))
         self.model.hand_over()
         state, round_, rows = self.run(self._found())
         assert (state, round_) == (self.model.state, self.model.round)
         assert _told(rows) == _told(self.model.rows)
         assert state != "completed" or TERMINAL.issuperset(rows.values())
-
-    async def _hand_over(self) -> None:
-        while await leaving.hand_over(self.platform.work):
-            pass
 
     async def _found(self) -> tuple[str, int, dict[tuple[str, Verb], TaskState]]:
         async with self.platform.database.session(self.platform.store_id) as session:
