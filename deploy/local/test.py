@@ -23,8 +23,6 @@ SEPARATE = ("contract", "conformance", "faults", "e2e")
 
 _BOTH_CORES = ("--numprocesses=2", "--dist=loadgroup")
 """Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
-_ALONE = ("faults",)
-"""What happens in time to a whole platform is measured there, which wants both cores for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +40,7 @@ def parts() -> dict[str, list[str]]:
     separate = [name for name in SEPARATE if any((ROOT / "tests" / name).rglob("test_*.py"))]
     rest = ["tests", *(f"--ignore=tests/{name}" for name in separate)]
     everything = {"unit": rest} | {name: [f"tests/{name}"] for name in separate}
-    return {
-        name: arguments if name in _ALONE else [*arguments, *_BOTH_CORES]
-        for name, arguments in everything.items()
-    }
+    return {name: [*arguments, *_BOTH_CORES] for name, arguments in everything.items()}
 
 
 def run(part: str, arguments: Sequence[str], report: Path) -> Outcome:

@@ -100,8 +100,10 @@ class Database:
                 "max_cacheable_statement_size": 0,
                 "server_settings": {
                     "jit": "off",
-                    # A process that was stopped in mid-transaction must not keep its locks for ever.
+                    # A process that was stopped in mid-transaction must not keep its locks for ever. It is called idle
+                    # between two statements only, and asyncpg sends a statement in parts: it may stop between those.
                     "idle_in_transaction_session_timeout": "20s",
+                    "transaction_timeout": "5min",
                 },
             },
         )
@@ -321,5 +323,6 @@ def is_outage(error: BaseException) -> bool:
 _OUTAGES = frozenset({"08", "53", "57"})
 """Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full, too many
 connections), operator intervention (shutdown)."""
-_NOT_THIS_TIME = frozenset({"55P03", "40P01", "40001"})
-"""A lock that was not had in time, a deadlock, a serialization failure: the same transaction may succeed next time."""
+_NOT_THIS_TIME = frozenset({"55P03", "40P01", "40001", "25P03", "25P04"})
+"""A lock that was not had in time, a deadlock, a serialization failure, a transaction that was silent or open for too
+long: the same may succeed next time."""

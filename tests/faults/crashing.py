@@ -89,8 +89,12 @@ def hurry(service: str) -> None:
         defaults[name] = SILENCE
 
     def give_up_soon(_dialect: Any, _record: Any, _arguments: Any, given: dict[str, Any]) -> None:
-        limit = {"idle_in_transaction_session_timeout": f"{SILENCE}s"}
-        given["server_settings"] = given.get("server_settings", {}) | limit
+        limits = {
+            "idle_in_transaction_session_timeout": f"{SILENCE}s",
+            "transaction_timeout": f"{3 * SILENCE}s",
+        }
+        assert limits.keys() <= given["server_settings"].keys()
+        given["server_settings"] |= limits
 
     event.listen(Engine, "do_connect", give_up_soon)
 

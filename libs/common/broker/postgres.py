@@ -95,8 +95,11 @@ class EmbeddedBroker:
             command_timeout=self._timeout,
             reset=_keep,
             server_settings=_SERVER_SETTINGS
-            # A member that is stopped inside its transaction must not keep the locks of its group.
-            | {"idle_in_transaction_session_timeout": f"{self._pace.lease_seconds / 2}s"},
+            # A member that is stopped inside its transaction, or inside a statement, must not keep its group's locks.
+            | {
+                "idle_in_transaction_session_timeout": f"{self._pace.lease_seconds / 2}s",
+                "transaction_timeout": f"{self._timeout}s",
+            },
         )
         with contextlib.suppress(BrokerUnavailable):
             await self.cluster_id()
@@ -251,7 +254,8 @@ class EmbeddedBroker:
         A group that is behind by more than the age is alarmed about, once per call.
         """
         deleted = 0
-        async with self._connection() as connection:
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(f"SET LOCAL transaction_timeout = '{_PURGE_SECONDS}s'")
             bounds = await connection.fetch(_PURGEABLE, older_than, timeout=_PURGE_SECONDS)
             for bound in bounds:
                 done = await connection.execute(
@@ -274,13 +278,17 @@ async def _keep(_connection: Any) -> None:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether PostgreSQL, not the statement, failed: unreachable, restarting, full, read-only, deadlocked.
+    """Whether PostgreSQL, not the statement, failed: unreachable, restarting, full, read-only, deadlocked, too slow.
 
     A role or a database that is missing is one that is not restored yet: the same call may succeed later.
     """
     state: str = getattr(error, "sqlstate", None) or ""
     refused = isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.InterfaceError)
-    return not refused or state[:2] in {"08", "28", "3D", "40", "53", "57", "58"} or state == "25006"
+    return (
+        not refused
+        or state[:2] in {"08", "28", "3D", "40", "53", "57", "58"}
+        or state in {"25006", "25P03", "25P04"}
+    )
 
 
 _CREATE_TOPICS = """

@@ -112,13 +112,27 @@ def test_shares_add_up_and_differ_by_at_most_one(members: list[UUID], partitions
 
 _STOPS_IN_A_TRANSACTION = """
 import asyncio, os, signal, sys
+from asyncpg import Connection
 from libs.common.broker.postgres import EmbeddedBroker
-from libs.common.broker.postgres_member import Member
+from libs.common.broker.postgres_member import _TENURES, Member
 
-Member._compare_to_fair_share = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)
+def stop(*_):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+async def prepare_and_stop(connection, query, *arguments, **options):
+    statement = await prepare(connection, query, *arguments, **options)
+    if query == _TENURES:
+        stop()
+    return statement
+
+prepare = Connection._get_statement
+if sys.argv[2] == "between-statements":
+    Member._compare_to_fair_share = stop
+else:
+    Connection._get_statement = prepare_and_stop
 
 async def main():
-    broker = EmbeddedBroker(sys.argv[1], lease_seconds=1.5)
+    broker = EmbeddedBroker(sys.argv[1], timeout=3, lease_seconds=1.5)
     await broker.start()
     async with broker.subscribe("g", ["t"]):
         await asyncio.sleep(60)
@@ -127,12 +141,13 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("where", ["between-statements", "within-a-statement"])
 async def test_a_member_stopped_in_its_transaction_does_not_stop_the_group(
-    broker: EmbeddedBroker, url: str
+    broker: EmbeddedBroker, url: str, where: str
 ) -> None:
     await broker.publish([Record("t", "a", b"0")])
     stopped = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _STOPS_IN_A_TRANSACTION, url), cwd=Path(__file__).parents[3]
+        *(sys.executable, "-c", _STOPS_IN_A_TRANSACTION, url, where), cwd=Path(__file__).parents[3]
     )
     try:
         await until(lambda: _is_stopped(stopped.pid), 30, "the member did not stop")
