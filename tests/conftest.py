@@ -18,8 +18,9 @@ from tests import variables
 _BROKERS = ("embedded", "kafka")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Name the tests that share servers, and so stay in one process (`--dist=loadgroup`)."""
+    """Name the tests that share servers, and so stay in one process (`--dist=loadgroup`), before xdist reads it."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_sharing(item)))
 
@@ -30,7 +31,7 @@ def _sharing(item: pytest.Item) -> str:
         return "lived"
     chosen = item.name.partition("[")[2].rstrip("]").split("-")
     broker = next((one for one in _BROKERS if one in chosen), None)
-    return broker if broker and item.path.parent.name in ("faults", "e2e") else str(item.path)
+    return broker if broker and item.path.parent.name in ("faults", "e2e") else item.nodeid.partition("::")[0]
 
 
 @contextmanager

@@ -25,6 +25,12 @@ from deploy.local.revisions import PACKAGES, all_at_head, head
 from deploy.local.waiting import until
 
 
+def test_those_that_share_servers_stay_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Groups are said by the end of a name, which a pytest newer than pytest-xdist silently ignores."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    assert alone or request.node.nodeid.endswith("@tests/deploy/test_local.py")
+
+
 def test_a_locked_folder_names_its_holder(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(AlreadyRunning, match=str(os.getpid())), locked(tmp_path):
         pass
