@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from libs.common.personal.vault import SealedFor, ToOpen, ToSeal, unless_destroy
 from libs.common.personal.vocabulary import Purpose
 from libs.common.worker import Work
 from services.privacy.archive import archive
-from services.privacy.archive.export import IN_MEMORY, Export, Language, keep
+from services.privacy.archive.export import IN_MEMORY, DataMap, Export, Language, keep
 from services.privacy.domain.states import State
 from services.privacy.engine.phases import turn
 from services.privacy.evidence.placing import key_of
@@ -166,6 +167,7 @@ _ANSWERS = text("""
     SELECT request_id, participant, answer FROM task
     WHERE request_id = ANY(CAST(:ids AS uuid[])) AND verb = :verb AND state = 'done' ORDER BY participant
 """)
+_ANNOUNCED = text("SELECT name, announced_at FROM participant ORDER BY name")
 _DATA_MAP = text("SELECT data_map FROM participant ORDER BY name")
 _CHUNKS = text("""
     SELECT request_id, participant, sequence, box
@@ -186,10 +188,9 @@ async def _exports(work: Work, claimed: Sequence[Row[Any]]) -> list[tuple[Row[An
     values = {"ids": [one.id for one in known], "rounds": [one.round for one in known]}
     async with work.database.platform_session() as session:
         answers = (await session.execute(_ANSWERS, values | {"verb": Verb.EXPORT})).all()
-        maps = (await session.scalars(_DATA_MAP)).all()
+        data_map = await _data_map(session)
         made_at = await session.scalar(text("SELECT date_trunc('second', now())"))
         chunks = (await session.execute(_CHUNKS, values | {"room": IN_MEMORY})).all()
-    data_map = [entry for one in maps for entry in one]
     exports: list[tuple[Row[Any], Export]] = []
     for one in known:
         of_one = [answer for answer in answers if answer.request_id == one.id]
@@ -213,6 +214,19 @@ async def _exports(work: Work, claimed: Sequence[Row[Any]]) -> list[tuple[Row[An
     boxes = [(one.request_id, one.participant, one.sequence, one.box) for one in chunks]
     kept = await keep([export for _, export in exports], boxes, vault=work.vault)
     return [(one, export) for one, export in exports if one.id in kept]
+
+
+_data_maps: dict[tuple[tuple[str, datetime], ...], DataMap] = {}
+"""The one that is in force, by who announced it when."""
+
+
+async def _data_map(session: AsyncSession) -> DataMap:
+    announced = tuple((name, at) for name, at in await session.execute(_ANNOUNCED))
+    if announced not in _data_maps:
+        entries = [entry for one in await session.scalars(_DATA_MAP) for entry in one]
+        _data_maps.clear()
+        _data_maps[announced] = DataMap(entries)
+    return _data_maps[announced]
 
 
 async def _languages(work: Work, claimed: Sequence[Row[Any]]) -> dict[UUID, Language]:

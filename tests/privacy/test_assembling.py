@@ -22,7 +22,7 @@ from libs.common.errors import Unavailable
 from libs.common.events.privacy import ExportChunk, ExportedRecords, Outcome, Verb
 from libs.common.personal.keys import Erasure
 from services.privacy import assembling, kinds
-from services.privacy.archive.export import Export
+from services.privacy.archive.export import DataMap, Export
 from tests.common.personal.shop import SHOP
 from tests.privacy.archives import Record, announce, answered, fetch, link, opened, purchase
 from tests.privacy.assembler import memory
@@ -246,7 +246,7 @@ async def test_nothing_of_the_person_is_in_the_clear(
     for canary in ("Canary Zo", "43616e617279205a6f", person.email, token, secret):
         assert canary not in said
     export = Export(
-        request_id, platform.store_id, person.subject_id, "access", "en", None, None, {}, {}, [], None, None  # type: ignore[arg-type]
+        request_id, platform.store_id, person.subject_id, "access", "en", None, None, {}, {}, DataMap(()), None, None  # type: ignore[arg-type]
     )  # fmt: skip
     export.keep("shop", 0, 0, [purchase()])
     assert "Canary" not in repr(export)

@@ -1,12 +1,14 @@
 """What machines read: the records as JSON, their form as JSON Schema 2020-12, and schema.org's words for them."""
 
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import orjson
 
 from libs.common.personal.portable import fill
-from services.privacy.archive.export import Export
+from services.privacy.archive.export import DataMap, Export
 from services.privacy.archive.survey import Tables
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -25,13 +27,21 @@ async def records(export: Export, service: str) -> AsyncIterator[bytes]:
 
 def schema(export: Export, service: str) -> bytes:
     """What the service announced of its records; a table that it said nothing of may look like any record."""
-    forms = [
-        _form(export, service, entry) for entry in export.declared(service) if entry.get("schema") is not None
-    ]
-    undeclared = _undeclared({entry["table"] for entry in export.declared(service) if entry.get("schema")})
+    return _schema(export.data_map, service).replace(_NOBODY, str(export.request_id).encode())
+
+
+_NOBODY = str(UUID(int=0)).encode()
+"""Stands for the request until there is one."""
+
+
+@lru_cache(64)
+def _schema(data_map: DataMap, service: str) -> bytes:
+    announced = [entry for entry in data_map.of(service) if entry.get("schema") is not None]
+    forms = [_form(service, entry) for entry in announced]
+    undeclared = _undeclared({entry["table"] for entry in announced})
     document = {
         "$schema": _DIALECT,
-        "$id": f"urn:uuid:{export.request_id}:{service}",
+        "$id": _name(service),
         "title": service,
         "type": "object",
         "properties": {
@@ -44,14 +54,17 @@ def schema(export: Export, service: str) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _form(export: Export, service: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _form(service: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """A schema resource of its own, so that its `$defs` are its own too (2020-12, 8.2.1)."""
-    name = f"{entry['table']}:{entry.get('kind') or ''}"
     return {
-        "$id": f"urn:uuid:{export.request_id}:{service}:{name}",
+        "$id": _name(service, entry["table"], entry.get("kind") or ""),
         "description": entry.get("description", ""),
         **entry["schema"],
     }
+
+
+def _name(*parts: str) -> str:
+    return ":".join((f"urn:uuid:{_NOBODY.decode()}", *parts))
 
 
 def _undeclared(declared: set[str]) -> dict[str, Any]:
@@ -75,7 +88,7 @@ async def linked_data(export: Export, tables: Tables) -> AsyncIterator[bytes]:
     for service in tables:
         templates = {
             (entry["table"], entry.get("kind")): entry["portable"]
-            for entry in export.declared(service)
+            for entry in export.data_map.of(service)
             if entry.get("portable")
         }
         async for row, record, _ in export.entries(service):

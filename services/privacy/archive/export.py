@@ -3,7 +3,7 @@
 import re
 from base64 import b64decode
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,34 @@ PORTABILITY = "portability"
 IN_MEMORY = 2 * 2**20
 """Bytes of boxes whose records are kept for the next file of the archive; most people have fewer in all."""
 _ATTACHMENT = {"name", "media_type", "content"}
+
+
+class DataMap:
+    """What participants announced of what they keep, an entry a kind of each table. Equal to itself alone, so what is
+    made from it can be remembered.
+    """
+
+    def __init__(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        self._tables: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+        self._sources: dict[tuple[str, str, str | None], str | None] = {}
+        for entry in entries:
+            service, table, kind = (entry.get(name) for name in ("service", "table", "kind"))
+            # Whoever announced nonsense spoils nobody's archive.
+            if isinstance(service, str) and isinstance(table, str) and isinstance(kind, str | None):
+                self._tables.setdefault(service, {}).setdefault(table, []).append(entry)
+                self._sources[service, table, kind] = entry.get("source")
+
+    def of(self, service: str) -> list[Mapping[str, Any]]:
+        """The entries of a participant."""
+        return [entry for entries in self._tables.get(service, {}).values() for entry in entries]
+
+    def of_table(self, service: str, table: str) -> Sequence[Mapping[str, Any]]:
+        """The entries of one of its tables."""
+        return self._tables.get(service, {}).get(table, ())
+
+    def source(self, service: str, table: str, kind: str | None) -> str:
+        """From whom a record is; of what was not announced, the person."""
+        return self._sources.get((service, table, kind)) or Source.PERSON
 
 
 class Entry(NamedTuple):
@@ -59,7 +87,7 @@ class Export:
     """Of each participant that held something."""
     counts: Mapping[str, Mapping[str, int]]
     """What each participant says it holds."""
-    data_map: Sequence[Mapping[str, Any]]
+    data_map: DataMap
     database: Database
     vault: Vault
     _opened: OrderedDict[tuple[str, int], tuple[int, list[tuple[Record, int]]]] = field(
@@ -70,14 +98,6 @@ class Export:
     def is_portable(self) -> bool:
         """Whether only what the person gave belongs into it."""
         return self.right == PORTABILITY
-
-    def declared(self, service: str, table: str | None = None) -> list[Mapping[str, Any]]:
-        """What a participant announced of a table, or of all of its tables: an entry a kind."""
-        return [
-            entry
-            for entry in self.data_map
-            if entry["service"] == service and "table" in entry and table in (None, entry["table"])
-        ]
 
     async def entries(self, service: str, *, among: Collection[int] | None = None) -> AsyncIterator[Entry]:
         """Everything a participant holds that belongs into the archive, a chunk in memory at a time.
@@ -103,14 +123,16 @@ class Export:
     async def _records(
         self, service: str, among: Collection[int] | None
     ) -> AsyncIterator[tuple[Record, int]]:
-        given = {(one["table"], one.get("kind")): one.get("source") for one in self.declared(service)}
         for sequence in range(self.chunks[service]):
             if among is not None and sequence not in among:
                 continue
             for record, files in await self._chunk(service, sequence):
-                source = given.get((record["table"], record["kind"])) or Source.PERSON
-                if source == Source.PERSON or not self.is_portable:
+                if not self.is_portable or self._is_given(service, record):
                     yield record, files
+
+    def _is_given(self, service: str, record: Record) -> bool:
+        """Whether the person gave it."""
+        return self.data_map.source(service, record["table"], record["kind"]) == Source.PERSON
 
     def keep(self, service: str, sequence: int, size: int, records: Sequence[Record]) -> None:
         """Keep the records of a chunk whose box has so many bytes."""

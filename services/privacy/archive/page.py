@@ -18,7 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from libs.common.money import as_decimal
-from services.privacy.archive.export import Export, Record
+from services.privacy.archive.export import DataMap, Export, Record
 from services.privacy.archive.survey import Table, Tables, says_something
 
 SHOWN = 500
@@ -34,43 +34,43 @@ _REMEMBERED = 4096
 
 async def page(export: Export, tables: Tables) -> AsyncIterator[bytes]:
     """`index.html`."""
-    words = _words(export.language)
-    template = _pages(is_async=True).get_template("export.html")
-    async for piece in template.generate_async(
+    words, parts = _words(export.language), _parts()
+    yield parts.beginning(
+        words["page"],
         language=export.language,
-        words=words["page"],
         kind="portable" if export.is_portable else "access",
         request_id=export.request_id,
         day=format_date(export.made_at.date(), format="long", locale=export.language),
-        services=[
-            {
-                "name": service,
-                "label": label(words, service),
-                "tables": [_table(export, words, service, name, table) for name, table in by_name.items()],
-            }
-            for service, by_name in tables.items()
-        ],
-    ):
-        yield piece.encode()
+        services=[(service, label(words, service)) for service in tables],
+    ).encode()
+    for service, by_name in tables.items():
+        yield parts.chapter(service, label(words, service)).encode()
+        for name, table in by_name.items():
+            yield parts.heading(words["page"], _heading(export, words, service, name, table)).encode()
+            async for article in _shown(export, words, service, name, table):
+                yield article.encode()
+        yield b"</section>\n"
+    yield parts.end(words["page"]).encode()
 
 
-def _table(export: Export, words: Words, service: str, name: str, table: Table) -> dict[str, Any]:
+def _heading(export: Export, words: Words, service: str, name: str, table: Table) -> dict[str, Any]:
     return {
         "label": label(words, name),
-        "rows": format_decimal(table.rows, locale=export.language),
+        "rows": _number(table.rows, Locale(export.language)),
         "one": table.rows == 1,
         "shown": SHOWN if table.rows > SHOWN else None,
         "sheet": f"{service}/{name}.csv",
-        "about": _parts().about(
-            [
-                reason(words, export.language, entry)
-                for entry in export.declared(service, name)
-                if entry.get("kind") or not table.columns.keys() - set(entry.get("impersonal", ()))
-            ],
-            words["page"]["about"],
-        ),
-        "records": _shown(export, words, service, name, table),
+        "about": _about(export.data_map, export.language, service, name, frozenset(table.columns)),
     }
+
+
+@lru_cache(_REMEMBERED)
+def _about(data_map: DataMap, language: str, service: str, name: str, columns: frozenset[str]) -> Markup:
+    """Why all this is kept; the columns that are shown say whether anything of it is not in a box."""
+    words = _words(language)
+    entries = data_map.of_table(service, name)
+    shown = [one for one in entries if one.get("kind") or not columns - set(one.get("impersonal", ()))]
+    return _parts().about([reason(words, language, entry) for entry in shown], words["page"]["about"])
 
 
 async def _shown(
@@ -264,18 +264,13 @@ def _words(language: str) -> Words:
 
 @cache
 def _parts() -> Any:
-    """The macros of what is written at once: waiting for each of its values would take longer than writing it."""
-    return _pages(is_async=False).get_template("export.parts.html").module
-
-
-@cache
-def _pages(*, is_async: bool) -> Environment:
+    """The macros of `export.html`: a page is put together from what they make, so that no more than a record waits."""
     folder = files("services.privacy") / "pages"
-    return Environment(
+    pages = Environment(
         loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
         undefined=StrictUndefined,
         autoescape=True,
-        enable_async=is_async,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return pages.get_template("export.html").module
