@@ -21,8 +21,8 @@ from deploy.local.promtool import ensure_promtool
 SEPARATE = ("contract", "conformance", "faults", "e2e")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
 
-_BOTH_CORES = ("--numprocesses=2", "--dist=loadgroup")
-"""Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
+_WHOLE_PLATFORMS = ("faults", "e2e")
+"""Parts that keep a core busy for each of two processes; in the others a third of the time is spent waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,12 @@ def parts() -> dict[str, list[str]]:
     separate = [name for name in SEPARATE if any((ROOT / "tests" / name).rglob("test_*.py"))]
     rest = ["tests", *(f"--ignore=tests/{name}" for name in separate)]
     everything = {"unit": rest} | {name: [f"tests/{name}"] for name in separate}
-    return {name: [*arguments, *_BOTH_CORES] for name, arguments in everything.items()}
+    return {name: [*arguments, *_side_by_side(name)] for name, arguments in everything.items()}
+
+
+def _side_by_side(part: str) -> tuple[str, ...]:
+    """Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
+    return f"--numprocesses={2 if part in _WHOLE_PLATFORMS else 3}", "--dist=loadgroup"
 
 
 def run(part: str, arguments: Sequence[str], report: Path) -> Outcome:
