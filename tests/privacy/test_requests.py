@@ -10,11 +10,14 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from deploy.local.waiting import until
 from libs.common.auth import Role
 from libs.common.events.identity import StoreOpened
 from libs.common.events.privacy import KeysDestroyed, Outcome, TaskIssued, Verb
 from libs.common.http import encode_cursor
+from libs.common.personal.tombstones import bury
 from libs.common.personal.vocabulary import Purpose
+from services.privacy.engine.decisions import locked
 from services.privacy.models import Request
 from tests.common.personal.shop import ShopContact
 from tests.privacy.conftest import Person, Platform
@@ -88,6 +91,28 @@ async def test_fifty_at_once_are_one_request(platform: Platform) -> None:
     assert sorted({one.status_code for one in responses}) == [200, 201]
     assert len({one.json()["id"] for one in responses}) == 1
     assert len(await platform.published(TaskIssued)) == 1
+
+
+async def test_who_asks_again_while_an_erasure_is_carried_out_hears_so(platform: Platform) -> None:
+    """The erasure has the request's row and is about to bury the person: neither waits for the other for ever."""
+    person = await platform.person()
+    request_id = await platform.opened(person, "erasure")
+    async with platform.database.session(platform.store_id) as session:
+        await locked(session, platform.store_id, request_id)
+        asking = asyncio.create_task(platform.ask(person, "erasure"))
+        await until(lambda: _waits(platform), 10, "nobody waits for the row")
+        await bury(session, [(platform.store_id, person.subject_id, 1)])
+    answer = await asking
+    assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (409, "subject-erased")
+
+
+async def _waits(platform: Platform) -> bool:
+    """Whether a transaction of the service waits for another."""
+    async with platform.database.platform_session() as session:
+        waiting = text("""
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0""")
+        return bool(await session.scalar(waiting))
 
 
 async def test_the_address_must_be_the_accounts_own(platform: Platform) -> None:

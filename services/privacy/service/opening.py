@@ -163,6 +163,8 @@ async def open_request(
     somebody else's form changes nothing for them. Raises SubjectErased, ErasureUnderWay, ReceivedInTheFuture,
     Unavailable.
     """
+    # Who takes answers in holds the request's row when the person is buried: the row comes first here too.
+    await session.execute(select(Request.id).where(*_open_of_its_kind(asking)).with_for_update())
     await guard(session, asking.store_id, asking.subject_id, asking.generation)
     asking = await about_all(session, asking)
     if asking.asked.right is not Right.ERASURE and await _is_being_erased(session, asking):
