@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import asyncpg
 
-_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a database that cannot be reached raises; the last, a connection that is lost in the midst of a statement."""
 
 
@@ -70,7 +70,7 @@ class _Line:
             try:
                 if self._is_open():
                     await self._connection.add_listener(listener.channel, self._heard)
-            except _GONE:
+            except GONE:
                 self._hang_up()
         listener.ring()
 
@@ -90,7 +90,7 @@ class _Line:
             self._tries += 1
             try:
                 self._connection = await self._connected()
-            except _GONE:
+            except GONE:
                 self._connection = None
             for listener in self._listeners:
                 listener.ring()

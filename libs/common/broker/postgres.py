@@ -20,6 +20,7 @@ from libs.common.broker import PARTITIONS, BrokerError, BrokerUnavailable, Recor
 from libs.common.broker.postgres_member import Member, Pace
 from libs.common.broker.reachability import Reachability
 from libs.common.broker.turns import Partition
+from libs.common.listen import GONE
 from libs.common.telemetry import meter
 
 logger = logging.getLogger(__name__)
@@ -41,14 +42,6 @@ _SERVER_SETTINGS = {
     # So there is one plan for each statement, and to make it again for every execution costs more than to execute it.
     "plan_cache_mode": "force_generic_plan",
 }
-
-_FAILURES = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresError,
-)
 
 _overdue_records = meter.create_gauge(
     "broker.records_kept_for_late_groups",
@@ -115,7 +108,7 @@ class EmbeddedBroker:
             try:
                 async with asyncio.timeout(_STOP_SECONDS):
                     await self._pool.close()
-            except _FAILURES:
+            except GONE:
                 self._pool.terminate()
 
     @asynccontextmanager
@@ -131,7 +124,7 @@ class EmbeddedBroker:
                     # The server has said farewell to an idle connection that is not closed yet.
                     connection.terminate()
                     raise
-        except _FAILURES as error:
+        except GONE as error:
             if not _is_outage(error):
                 # The words of PostgreSQL may repeat a value; its code says enough.
                 raise BrokerError(
@@ -211,7 +204,7 @@ class EmbeddedBroker:
     async def _listen(self) -> None:
         """Keep one connection that hears hints; while there is none, polling serves."""
         while True:
-            with contextlib.suppress(*_FAILURES):
+            with contextlib.suppress(*GONE):
                 connection = await asyncpg.connect(self._url, timeout=_CONNECT_SECONDS)
                 try:
                     await self._hear_until_lost(connection)
