@@ -124,6 +124,20 @@ async def test_a_sign_in_that_races_the_erasure_leaves_no_session(world: World, 
     assert (await world.sign_in(store_id, person.email)).status_code == 401
 
 
+async def test_a_change_that_races_the_erasure_finds_nobody(
+    world: World, store_id: UUID, keyring: RunningKeyring
+) -> None:
+    """What shows a profile is still in memory; what is to seal the change is gone."""
+    person = await world.person(store_id)
+    me = f"/identity/v1/stores/{store_id}/me"
+    shown = await world.http.get(me, headers=person.headers)
+    subject_id = await world.parts.vault.subject_id(store_id, person.email)
+    await keyring.client("privacy").destroy([Erasure(store_id, subject_id, 1, uuid4())])
+    headers = person.headers | {"If-Match": shown.headers["etag"]}
+    changed = await world.http.patch(me, json={"name": "Ada"}, headers=headers)
+    assert changed.status_code == 404
+
+
 async def test_a_merchants_erasure_leaves_the_store(
     world: World, merchant: Person, keyring: RunningKeyring, participant: Participant
 ) -> None:

@@ -323,7 +323,7 @@ async def change_profile(
         [ToOpen(account.profile, account.store_id, account.subject_id)], purpose=Purpose.RIGHTS_OF_THE_PERSON
     )
     if isinstance(opened, Problem):
-        raise opened
+        raise NotFound if isinstance(opened, KeyDestroyed) else opened
     changed = opened.data.model_copy(update=changes)
     async with parts.database.session(account.store_id) as session:
         await guard(session, account.store_id, account.subject_id, account.generation)
