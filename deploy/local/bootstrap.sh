@@ -13,13 +13,16 @@ lock=requirements.lock
 if [ "${1:-}" = --test ] || [ -e .venv/with-tests ]; then lock=requirements-test.lock; fi
 if cmp -s "$lock" "$installed" && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
 
+# Debian's own first: it is compiled with what profiling said, and a fifth faster than one that pyenv compiled.
 find_python() {
-    for candidate in python3.11 python3 /usr/bin/python3.11 /usr/local/bin/python3.11 \
-        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.11*/bin/python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
+    for needed in venv,ensurepip sys; do
+        for candidate in /usr/bin/python3.11 python3.11 python3 /usr/local/bin/python3.11 \
+            "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.11*/bin/python3.11; do
+            if "$candidate" -c "import sys,$needed; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null; then
+                command -v "$candidate"
+                return
+            fi
+        done
     done
     fail "Python 3.11 is needed. On Debian 12, type: sudo apt-get install python3.11 python3.11-venv"
 }
