@@ -9,16 +9,22 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # pyright: ignore[reportMissingTypeStubs]
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # pyright: ignore[reportMissingTypeStubs]
 
-from deploy.local.kafka import KafkaServer
+from deploy.local.kafka import KafkaServer, keep_classes
 from deploy.local.ports import free_port
 
 
 @pytest.fixture(scope="module")
 async def server(folder: Path) -> AsyncIterator[KafkaServer]:
+    await keep_classes(folder / "once")
     server = KafkaServer(folder / "kafka", proxy_port=free_port(), fast=True)
     await server.start()
     yield server
     await server.stop()
+
+
+def test_it_begins_with_the_classes_of_another(server: KafkaServer) -> None:
+    assert server.pid
+    assert "classes.jsa" in Path(f"/proc/{server.pid}/maps").read_text()
 
 
 async def write(servers: str, topic: str, value: bytes) -> None:
