@@ -11,6 +11,7 @@ import httpx
 
 from deploy.local import environment
 from deploy.local.child import Child
+from deploy.local.cluster import begin_with_copy
 from deploy.local.databases import provision
 from deploy.local.kafka import KafkaServer
 from deploy.local.migrate import migrate
@@ -22,6 +23,11 @@ from libs.common.events.privacy import ParticipantAnnounced
 from libs.common.personal.vocabulary import Purpose, Retention
 
 _READY_WITHIN = 60.0
+_OF_THE_KEYRING = (
+    "services.privacy.keyring.app",
+    "deploy.local.gateway",
+    "uvicorn.protocols.http.httptools_impl",
+)
 
 
 @dataclass(slots=True)
@@ -89,12 +95,13 @@ async def staged(
             stack.push_async_callback(server.stop)
             await server.start()
             kafka = server.bootstrap_servers
+        begin_with_copy(folder)
         postgres = PostgresServer(folder / "postgres", fast=True)
         stack.push_async_callback(postgres.stop)
         await postgres.start()
         variables = {**await provision(postgres), **environment.keys(folder)}
         await migrate(variables, ["keyring", "destructions"])
-        nursery = Nursery(folder / "nursery.log")
+        nursery = Nursery(folder / "nursery.log", _OF_THE_KEYRING)
         stack.push_async_callback(nursery.stop)
         nursery.start()
         stage = Stage(

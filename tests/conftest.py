@@ -1,5 +1,6 @@
 """What every test may ask for: real servers, started once a session and stopped by it."""
 
+import gc
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.cluster import begin_with_copy
 from deploy.local.databases import provision
 from deploy.local.environment import keys
 from deploy.local.kafka import KafkaServer
@@ -16,6 +18,17 @@ from deploy.local.postgres import PostgresServer
 from tests import variables
 
 _BROKERS = ("embedded", "kafka")
+
+
+def pytest_collection() -> None:
+    """What is collected stays until the end: nothing is looked for among it, now or later."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -59,6 +72,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 async def postgres(session_folder: Path) -> AsyncIterator[PostgresServer]:
     """One PostgreSQL server, without fsync. Tests that stop or kill a server start their own."""
+    begin_with_copy(session_folder)
     server = PostgresServer(session_folder / "postgres", fast=True)
     await server.start()
     yield server
@@ -67,7 +81,7 @@ async def postgres(session_folder: Path) -> AsyncIterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 async def environment(postgres: PostgresServer, session_folder: Path) -> Mapping[str, str]:
-    """The environment variables of the platform; its databases exist and are empty."""
+    """The environment variables of the platform; its databases exist, and nobody is in them."""
     return {**await provision(postgres), **keys(session_folder)}
 
 

@@ -1,7 +1,7 @@
 """Processes born of one that has imported the platform already.
 
-That takes four seconds of processor, most of which a dozen processes would pay each. The nursery pays once and forks;
-what it bears is a process like any other, with its own session, environment and log.
+That takes one or two seconds of processor, most of which a dozen processes would pay each. The nursery pays once and
+forks; what it bears is a process like any other, with its own session, environment and log.
 """
 
 import asyncio
@@ -77,10 +77,14 @@ class Newborn:
 
 
 class Nursery:
-    """Starts Python modules as processes, quickly. It is started when the first process is wanted."""
+    """Starts Python modules as processes, quickly. It is started when the first process is wanted.
 
-    def __init__(self, log: Path) -> None:
+    `modules` are what it imports before, by default everything that a platform runs.
+    """
+
+    def __init__(self, log: Path, modules: Sequence[str] = _MODULES) -> None:
         self.log = log
+        self._modules = modules
         self._process: subprocess.Popen[bytes] | None = None
         self._socket = socket.socket()
         self._turn = asyncio.Lock()
@@ -92,7 +96,7 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = spawn(
-                [sys.executable, "-u", "-m", "deploy.local.nursery", str(theirs.fileno())],
+                [sys.executable, "-u", "-m", "deploy.local.nursery", str(theirs.fileno()), *self._modules],
                 log=self.log,
                 folder=ROOT,
                 keep=(theirs.fileno(),),
@@ -126,12 +130,15 @@ class Nursery:
 def main() -> None:
     """Import, then fork whenever asked, until the other end closes."""
     with socket.socket(fileno=int(sys.argv[1])) as asking:
-        for module in _MODULES:
+        # What is imported stays: to look for garbage among it takes a fifth of the time.
+        gc.disable()
+        for module in sys.argv[2:]:
             # Whoever needs a library that does not import will say so in a log of its own.
             with suppress(Exception):
                 import_module(module)
         gc.collect()
         gc.freeze()
+        gc.enable()
         # Nobody waits for what is born here; the kernel forgets each at its end.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         request = _serve(asking)

@@ -2,27 +2,32 @@
 
 import argparse
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree
 
 from deploy.local import cluster
 from deploy.local.chromium import ensure_chromium
 from deploy.local.errors import StartError
-from deploy.local.kafka import fetch
+from deploy.local.kafka import keep_classes
 from deploy.local.nursery import ROOT
 from deploy.local.promtool import ensure_promtool
 
-SEPARATE = ("contract", "conformance", "faults", "e2e")
+_TURNS = (("unit",), ("contract",), ("faults",), ("e2e", "conformance"))
+"""Those of a turn run side by side: each of the last two waits for something a third of the time."""
+_SEPARATE = tuple(part for turn in _TURNS for part in turn if part != "unit")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
-
-_WHOLE_PLATFORMS = ("faults", "e2e")
-"""Parts that keep a core busy for each of two processes; in the others a third of the time is spent waiting."""
+_PROCESSES = {"unit": 3, "contract": 3}
+"""Of pytest, where two would leave the cores idle while they wait."""
+_LONGEST_LINE = 16 * 2**20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +41,54 @@ class Outcome:
 
 
 def parts() -> dict[str, list[str]]:
-    """The parts in the order in which they run, with pytest's arguments."""
-    separate = [name for name in SEPARATE if any((ROOT / "tests" / name).rglob("test_*.py"))]
-    rest = ["tests", *(f"--ignore=tests/{name}" for name in separate)]
-    everything = {"unit": rest} | {name: [f"tests/{name}"] for name in separate}
-    return {name: [*arguments, *_side_by_side(name)] for name, arguments in everything.items()}
+    """The parts, with pytest's arguments."""
+    rest = ["tests", *(f"--ignore=tests/{name}" for name in _SEPARATE)]
+    everything = {"unit": rest} | {name: [f"tests/{name}"] for name in _SEPARATE}
+    return {name: [*paths, *_side_by_side(name)] for name, paths in everything.items()}
 
 
 def _side_by_side(part: str) -> tuple[str, ...]:
     """Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
-    return f"--numprocesses={2 if part in _WHOLE_PLATFORMS else 3}", "--dist=loadgroup"
+    return f"--numprocesses={_PROCESSES.get(part, 2)}", "--dist=loadgroup"
 
 
-def run(part: str, arguments: Sequence[str], report: Path) -> Outcome:
-    """Run one part of the tests, its words on the terminal."""
-    print(f"\n── {part} " + "─" * (70 - len(part)), flush=True)
+async def run(wanted: Collection[str], folder: Path) -> list[Outcome]:
+    """Run these parts, and return what each came to."""
+    outcomes: list[Outcome] = []
+    for turn in _TURNS:
+        running = [_run(part, parts()[part], folder / f"{part}.xml") for part in turn if part in wanted]
+        outcomes += await asyncio.gather(*running)
+    return outcomes
+
+
+async def _run(part: str, arguments: Sequence[str], report: Path) -> Outcome:
+    """Run one part of the tests, its words on the terminal behind its name."""
     begin = time.monotonic()
-    pytest = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            *arguments,
-            "--durations=5",
-            "--durations-min=2",
-            f"--junitxml={report}",
-        ],
+    pytest = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", *arguments),
+        *("--durations=5", "--durations-min=2", f"--junitxml={report}"),
         cwd=ROOT,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        limit=_LONGEST_LINE,
+        start_new_session=True,
     )
-    return Outcome(part, time.monotonic() - begin, pytest.returncode, _counts(report))
+    try:
+        async for line in cast(asyncio.StreamReader, pytest.stdout):
+            print(f"{part:<11} │ {line.decode(errors='replace').rstrip()}".rstrip(), flush=True)
+    except asyncio.CancelledError:
+        # As Ctrl-C does it: it stops its servers before it ends.
+        os.killpg(pytest.pid, signal.SIGINT)
+        await pytest.communicate()
+        raise
+    return Outcome(part, time.monotonic() - begin, await pytest.wait(), _counts(report))
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
     """One line as pytest closes with, over all parts."""
     total = {name: sum(outcome.counts[name] for outcome in outcomes) for name in _COUNTED}
     words = [f"{count} {name}" for name, count in total.items() if count] or ["no tests ran"]
-    return f" {', '.join(words)} in {sum(outcome.seconds for outcome in outcomes):.2f}s ".center(80, "=")
+    return f" {', '.join(words)} in {seconds:.2f}s ".center(80, "=")
 
 
 _COUNTED = ("failed", "passed", "skipped", "errors")
@@ -96,7 +112,7 @@ def _counts(report: Path) -> dict[str, int]:
 
 
 def _prepare(folder: Path) -> None:
-    asyncio.run(fetch())
+    asyncio.run(keep_classes(folder / "kafka"))
     ensure_chromium()
     ensure_promtool()
     asyncio.run(cluster.build(folder / "cluster"))
@@ -114,13 +130,13 @@ def main() -> None:
         except StartError as error:
             sys.exit(str(error))
         preparing = time.monotonic() - begin
-        outcomes = [run(part, parts()[part], Path(folder) / f"{part}.xml") for part in wanted]
+        outcomes = asyncio.run(run(wanted, Path(folder)))
     print(f"\n{'Java, Kafka, Chromium, databases':<32}{preparing:7.1f} s")
     for outcome in outcomes:
         print(
             f"{outcome.part:<32}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"
         )
-    print("\n" + summary(outcomes))
+    print("\n" + summary(outcomes, time.monotonic() - begin))
     sys.exit(any(outcome.exit_code for outcome in outcomes))
 
 

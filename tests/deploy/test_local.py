@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -101,6 +102,14 @@ def test_a_changed_lock_is_installed_again(checkout: Path) -> None:
     assert not (checkout / ".venv" / "installed.lock").exists()
 
 
+def test_what_python_compiled_is_kept_for_the_next_process() -> None:
+    forbidden = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    shown = subprocess.run(
+        ["make", "--eval=shown:; @env", "shown"], cwd=ROOT, env=forbidden, capture_output=True, check=True
+    )
+    assert b"PATH=" in shown.stdout and b"PYTHONDONTWRITEBYTECODE" not in shown.stdout
+
+
 def test_without_python_it_says_what_to_type(checkout: Path, tmp_path: Path) -> None:
     shutil.rmtree(checkout / ".venv")
     programs = tmp_path / "programs"
@@ -108,7 +117,7 @@ def test_without_python_it_says_what_to_type(checkout: Path, tmp_path: Path) -> 
     for name in ("cmp", "dirname"):
         (programs / name).symlink_to(shutil.which(name) or name)
     script = checkout / "deploy" / "local" / "bootstrap.sh"
-    script.write_text(script.read_text().replace("/usr/bin/python3.11 /usr/local/bin/python3.11", ""))
+    script.write_text(re.sub(r"/usr/(local/)?bin/python3.11", "", script.read_text()))
     done = bootstrap(checkout, path=str(programs))
     assert done.returncode == 1
     assert "apt-get install python3.11" in done.stderr
@@ -170,7 +179,7 @@ def test_a_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 async def nursery(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nursery]:
-    nursery = Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log")
+    nursery = Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log", ("http.server",))
     yield nursery
     await nursery.stop()
 
