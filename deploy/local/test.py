@@ -21,12 +21,11 @@ from deploy.local.kafka import keep_classes
 from deploy.local.nursery import ROOT
 from deploy.local.promtool import ensure_promtool
 
-_TURNS = (("unit",), ("contract",), ("faults",), ("e2e", "conformance"))
-"""Those of a turn run side by side: each of the last two waits for something a third of the time."""
-_SEPARATE = tuple(part for turn in _TURNS for part in turn if part != "unit")
+_TURNS = ({"unit": 4}, {"contract": 4}, {"faults": 2, "conformance": 2}, {"e2e": 3})
+"""The parts that run side by side, each in so many processes: more than two cores, since tests wait for servers."""
+_PROCESSES = {part: processes for turn in _TURNS for part, processes in turn.items()}
+_SEPARATE = tuple(part for part in _PROCESSES if part != "unit")
 """Folders of `tests/` that are a part of their own; everything else is `unit`."""
-_PROCESSES = {"unit": 3, "contract": 3}
-"""Of pytest, where two would leave the cores idle while they wait."""
 _LONGEST_LINE = 16 * 2**20  # bytes
 
 
@@ -49,7 +48,7 @@ def parts() -> dict[str, list[str]]:
 
 def _side_by_side(part: str) -> tuple[str, ...]:
     """Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
-    return f"--numprocesses={_PROCESSES.get(part, 2)}", "--dist=loadgroup"
+    return f"--numprocesses={_PROCESSES[part]}", "--dist=loadgroup"
 
 
 async def run(wanted: Collection[str], folder: Path) -> list[Outcome]:
