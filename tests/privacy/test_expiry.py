@@ -163,9 +163,8 @@ async def test_what_is_written_while_keys_go_and_after_has_the_period_of_the_las
     person = await lasting.person()
     await lasting.start(person, Clock.MESSAGE_SETTLED)
     lasting.later(days=367)
-    while await expiring.tell(lasting.work):
-        pass
-    await expiring.expire(lasting.work)
+    await lasting.tell()
+    await lasting.expire()
     await lasting.start(person, Clock.MESSAGE_SETTLED)
     await lasting.settle()
     lasting.later(days=300)
@@ -342,8 +341,8 @@ async def test_who_does_not_answer_is_told_again_until_they_do(lasting: Lasting)
     order = await lasting.purchase(person)
     await lasting.start(person, Clock.ORDER_CANCELLED, order)
     lasting.later(days=12)
-    await expiring.tell(lasting.work)
-    await expiring.expire(lasting.work)
+    await lasting.tell()
+    await lasting.expire()
     for _ in range(4):
         lasting.later(hours=1)
         await lasting.remind()
@@ -361,8 +360,8 @@ async def test_an_answer_that_somebody_else_signed_is_not_believed(lasting: Last
     order = await lasting.purchase(person)
     await lasting.start(person, Clock.ORDER_CANCELLED, order)
     lasting.later(days=12)
-    await expiring.tell(lasting.work)
-    await expiring.expire(lasting.work)
+    await lasting.tell()
+    await lasting.expire()
     forged = RowsCleaned(
         subject_id=person.subject_id, generation=1, retention="order", bucket=str(order),  # type: ignore[arg-type]
         participant="test-shop", signature="e30..e30",

@@ -15,7 +15,6 @@ from sqlalchemy import select
 from libs.common.personal.keys import KeyringClient, Life
 from libs.common.personal.restrictions import lift, restrict
 from libs.common.personal.vocabulary import Clock, Length
-from services.privacy.retention import expiring
 from tests.common.personal.shop import Purchase
 from tests.privacy.conftest import Person
 from tests.privacy.lasting import Lasting, lasting
@@ -192,10 +191,10 @@ async def _crash(lasting: Lasting, days: int, where: str) -> None:
         raise _Dies
 
     lasting.later(days=days)
-    await expiring.tell(lasting.work)
+    await lasting.tell()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KeyringClient, where, dies)
         try:
-            await expiring.expire(lasting.work)
+            await lasting.expire()
         except _Dies:
             lasting.later(minutes=2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from libs.common.auth import Role
 from libs.common.events.identity import StoreOpened
 from libs.common.personal.vocabulary import RULES, Clock, Length
-from services.privacy.retention import expiring, moving
+from services.privacy.retention import moving
 from tests.common.personal.shop import Purchase
 from tests.privacy.conftest import Person
 from tests.privacy.lasting import NOW, Lasting, lasting
@@ -134,7 +134,7 @@ async def test_a_choice_moves_what_runs_already_in_batches(
     assert {row.expires_on for row in rows if row} == {date(2027, 4, 10)}
     other = await lasting.row(person, "6f9619ff-8b86-4011-b42d-00c04fc964ff")
     assert other is not None and other.expires_on == date(2029, 3, 10)
-    await expiring.tell(lasting.work)
+    await lasting.tell()
     rows = [await lasting.row(person, order) for order in orders]
     assert all(row is not None and row.told_on == row.expires_on for row in rows)
 
