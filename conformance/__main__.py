@@ -21,9 +21,9 @@ from conformance.running import check_over_kafka, check_over_webhook
 from deploy.local.errors import StartError
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, check, and say what was found."""
-    options = _options()
+    options = _options(arguments)
     checks = _chosen(_checks(options), options.only)
     if options.list:
         print("\n".join(listed(check) for check in checks))
@@ -37,7 +37,7 @@ def main() -> None:
     sys.exit(any(one.verdict is Verdict.MISSING for one in findings))
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make conformance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     option("--only", default="", metavar="NAMES", help="these checks alone, with commas between them")
     option("--json", action="store_true", help="the report as JSON")
     option("--list", action="store_true", help="name every check, and ask nobody")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.list:
         return options
     if bool(options.participant) == bool(options.webhook):

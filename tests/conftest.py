@@ -1,6 +1,5 @@
 """What every test may ask for: real servers, started once a session and stopped by it."""
 
-import gc
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
@@ -14,21 +13,18 @@ from deploy.local.databases import provision
 from deploy.local.environment import keys
 from deploy.local.kafka import KafkaServer
 from deploy.local.migrate import migrate
+from deploy.local.nursery import made_to_stay
 from deploy.local.postgres import PostgresServer
 from tests import variables
 
 _BROKERS = ("embedded", "kafka")
 
 
-def pytest_collection() -> None:
-    """What is collected stays until the end: nothing is looked for among it, now or later."""
-    gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected is of use until the end."""
+    with made_to_stay():
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)

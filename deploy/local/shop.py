@@ -114,8 +114,7 @@ class Shop:
         return await until(look, f"a mail to {to} with {containing!r} in it")
 
     async def _mails(self, to: str) -> list[dict[str, Any]]:
-        listed = await self.call("GET", "/mailbox/messages", params={"to": to})
-        return listed["messages"] if isinstance(listed, dict) else listed
+        return await self.call("GET", "/mailbox/messages", params={"to": to})
 
     async def link_in_mail(self, to: str, containing: str, *, but: Collection[str] = ()) -> str:
         """The first link that contains something, in the newest mail that has one."""

@@ -39,32 +39,27 @@ class Outcome:
     counts: Mapping[str, int]
 
 
-def parts() -> dict[str, list[str]]:
-    """The parts, with pytest's arguments."""
+def _arguments(part: str) -> Sequence[str]:
+    """Of pytest. Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
     rest = ["tests", *(f"--ignore=tests/{name}" for name in _SEPARATE)]
-    everything = {"unit": rest} | {name: [f"tests/{name}"] for name in _SEPARATE}
-    return {name: [*paths, *_side_by_side(name)] for name, paths in everything.items()}
-
-
-def _side_by_side(part: str) -> tuple[str, ...]:
-    """Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
-    return f"--numprocesses={_PROCESSES[part]}", "--dist=loadgroup"
+    paths = rest if part == "unit" else [f"tests/{part}"]
+    return *paths, f"--numprocesses={_PROCESSES[part]}", "--dist=loadgroup"
 
 
 async def run(wanted: Collection[str], folder: Path) -> list[Outcome]:
     """Run these parts, and return what each came to."""
     outcomes: list[Outcome] = []
     for turn in _TURNS:
-        running = [_run(part, parts()[part], folder / f"{part}.xml") for part in turn if part in wanted]
+        running = (_run(part, folder / f"{part}.xml") for part in turn if part in wanted)
         outcomes += await asyncio.gather(*running)
     return outcomes
 
 
-async def _run(part: str, arguments: Sequence[str], report: Path) -> Outcome:
+async def _run(part: str, report: Path) -> Outcome:
     """Run one part of the tests, its words on the terminal behind its name."""
     begin = time.monotonic()
     pytest = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", *arguments),
+        *(sys.executable, "-m", "pytest", *_arguments(part)),
         *("--durations=5", "--durations-min=2", f"--junitxml={report}"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -120,8 +115,10 @@ def _prepare(folder: Path) -> None:
 def main() -> None:
     """Run the parts named on the command line, or all of them."""
     parser = argparse.ArgumentParser(prog="make test", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*parts(), []], metavar="part", help=", ".join(parts()))
-    wanted = parser.parse_args().parts or list(parts())
+    parser.add_argument(
+        "parts", nargs="*", choices=[*_PROCESSES, []], metavar="part", help=", ".join(_PROCESSES)
+    )
+    wanted = parser.parse_args().parts or list(_PROCESSES)
     with tempfile.TemporaryDirectory(prefix="vitrine-test-") as folder:
         begin = time.monotonic()
         try:

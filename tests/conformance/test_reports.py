@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ from conformance.report import as_json, line, summary
 from deploy.local.nursery import ROOT
 
 ALL: list[Check[Any]] = [*over_kafka.CHECKS, *over_webhook.STANDARD, *over_webhook.SHOPIFY]
-Kit = Callable[..., int | str | None]
 some = Checks[str]("What a test's checks say")
 
 
@@ -124,22 +122,16 @@ async def test_what_is_missing_says_what_is_expected_and_where_to_read_it() -> N
 # --- The command ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
-    """The command, typed with arguments; returns what it exits with."""
-
-    def typed(*arguments: str) -> int | str | None:
-        monkeypatch.setattr(sys, "argv", ["conformance", *arguments])
-        try:
-            main()
-        except SystemExit as end:
-            return end.code
-        return 0
-
-    return typed
+def kit(*arguments: str) -> int | str | None:
+    """What the command exits with."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
-def test_the_list_names_every_check(kit: Kit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_names_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert kit("--list") == 0
 
     listed = capsys.readouterr().out.splitlines()
@@ -156,7 +148,7 @@ def test_the_list_names_every_check(kit: Kit, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_what_cannot_be_run_is_said(
-    kit: Kit, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     code = kit(*arguments)
 
