@@ -27,6 +27,11 @@ from libs.common.errors import Unavailable
 ALL_STORES = "*"
 """The scope of a worker's own machinery and of the few look-ups that cross stores, each opened by name."""
 
+DRIVER = "postgresql+asyncpg://"
+"""An engine's address, whose driver is given the real one as `dsn`: SQLAlchemy takes addresses apart by its own rules,
+and knows neither `sslmode` nor what else PostgreSQL's own programs find there (libpq, 32.1.2).
+"""
+
 # A hint that a crash of the server forgets costs one interval of polling, so nobody waits for the disk.
 _NOTIFY = """
     SELECT pg_notify(channel, '')
@@ -81,7 +86,7 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = url
         self.engine = create_async_engine(
-            url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            DRIVER,
             pool_size=pool_size,
             # Connections beyond the pool would be closed after each use, and opening one costs more than ten queries.
             max_overflow=0,
@@ -92,6 +97,7 @@ class Database:
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
             connect_args={
+                "dsn": url,
                 "timeout": 5,
                 "command_timeout": 30,
                 "prepared_statement_cache_size": _STATEMENTS,

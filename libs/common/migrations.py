@@ -11,6 +11,8 @@ from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from libs.common.db import DRIVER
+
 # The setting is an empty string once the transaction that named a store is over, and `*` names no store.
 # CASE, because a planner that takes `store_id = … OR …` apart counts the store twice, in the policy and in the
 # query, expects next to no rows, and then sorts whole stores where it could walk an index to the tenth row.
@@ -25,7 +27,7 @@ async def upgrade(package: str, url: str, app_role: str, revision: str = "head")
 
     `url` is the owner's. Two runs at once wait for each other; all of it happens in one transaction.
     """
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
+    engine = create_async_engine(DRIVER, connect_args={"dsn": url}, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('vitrine migrations'))"))

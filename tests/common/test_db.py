@@ -3,10 +3,13 @@
 import asyncio
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from deploy.local.postgres import PostgresServer
 from deploy.local.waiting import until
+from libs.common.db import Database
+from libs.common.errors import Unavailable
 from tests.common.conftest import Common
 
 _AT_ONCE = 4
@@ -45,3 +48,17 @@ async def _used_at_once(common: Common) -> list[Any]:
             return raw.driver_connection
 
     return await asyncio.gather(*(use() for _ in range(_AT_ONCE)))
+
+
+async def test_an_address_says_in_the_words_of_postgresql_how_to_connect(common: Common) -> None:
+    """The PostgreSQL of tests speaks no TLS: where an address requires it, nothing is said in the clear."""
+    database = Database(f"{common.database.url}?sslmode=disable&application_name=a-name", pool_size=1)
+    async with database.session(common.store_id) as session:
+        assert await session.scalar(text("SELECT current_setting('application_name')")) == "a-name"
+    await database.close()
+    encrypted = Database(f"{common.database.url}?sslmode=require", pool_size=1)
+    with pytest.raises(Unavailable) as refused:
+        async with encrypted.session(common.store_id) as session:
+            await session.scalar(text("SELECT 1"))
+    assert "SSL" in str(refused.value.__cause__)
+    await encrypted.close()

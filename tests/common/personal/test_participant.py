@@ -3,6 +3,7 @@
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -296,7 +297,7 @@ async def test_a_check_finds_tables_and_columns_that_nobody_declared(made_shop: 
     purchase_id = await made_shop.purchase(somebody)
     await made_shop.ask(task(Verb.ERASE, somebody))
     owner: Any = await asyncpg.connect(made_shop.owners_url)
-    app = made_shop.database.engine.url.username
+    app = urlsplit(made_shop.database.url).username
     await owner.execute(f"""
         ALTER TABLE purchase ADD COLUMN remark text;
         CREATE TABLE newsletter (store_id uuid, subject_id uuid, email text);
