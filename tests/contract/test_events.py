@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy import text
 
 from deploy.local.environment import SERVICES
-from libs.common.auth import PLATFORM_STORE
+from libs.common.auth import PLATFORM_STORE, Role
 from libs.common.broker import Record
 from libs.common.db import Database
 from libs.common.events import Event, PersonalEvent, decode, envelope_of, headers_of
@@ -70,6 +70,7 @@ from libs.common.stores import keep
 from services.identity.models import Store
 from tests.contract.house import Furnished, House, Person, buy, furnish
 from tests.deliveries import HandedOver, deliver
+from tests.tokens import authorization
 
 HANDLERS: Mapping[str, Handlers] = {
     service: import_module(f"services.{service}.consumer").HANDLERS for service in SERVICES
@@ -263,13 +264,14 @@ def _catalog_key(environment: Mapping[str, str]) -> ECKey:
 async def story(
     service: str, house: House, shop: Furnished, platform_environment: Mapping[str, str]
 ) -> Story:
-    email, headers, request_id = f"canary-{uuid4().hex}@vitrine.example", {}, uuid4()
+    email, request_id = f"canary-{uuid4().hex}@vitrine.example", uuid4()
     if service == "privacy":
-        person = await house.person(shop.id, email)
+        subject_id = await house.apps["privacy"].state.vault.subject_id(shop.id, email)
+        customer = authorization(shop.id, Role.CUSTOMER, subject=str(subject_id), generation=1)
         path, asked = f"/privacy/v1/stores/{shop.id}/requests", {"right": "access", "email": email}
-        opened = await house.call("POST", path, json=asked, headers=person.headers, expect=201)
-        headers, request_id = person.headers, UUID(opened["id"])
-    order = await buy(house, shop.id, shop.objects["variant_id"], email, headers)
+        opened = await house.call("POST", path, json=asked, headers=customer, expect=201)
+        request_id = UUID(opened["id"])
+    order = await buy(house, shop.id, shop.objects["variant_id"], email)
     async with house.database("orders").session(shop.id) as session:
         row = (
             await session.execute(

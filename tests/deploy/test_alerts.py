@@ -51,7 +51,8 @@ def test_a_rule_that_would_not_fire_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "vitrine.yaml").write_text(
         rules.replace("(privacy_requests_overdue) > 0", "(privacy_requests_overdue) > 9")
     )
-    (tmp_path / "vitrine.test.yaml").write_text((ALERTS / "vitrine.test.yaml").read_text())
+    tests = yaml.safe_load((ALERTS / "vitrine.test.yaml").read_text())
+    (tmp_path / "vitrine.test.yaml").write_text(yaml.safe_dump(tests | {"tests": tests["tests"][:1]}))
     tested = promtool("test", "rules", str(tmp_path / "vitrine.test.yaml"))
     assert tested.returncode != 0
     assert "VitrineRequestOverdue" in tested.stdout + tested.stderr

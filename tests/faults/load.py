@@ -9,7 +9,7 @@ from deploy.local.shop import Order
 from tests.faults.conftest import PATIENCE, Running, becomes
 
 _GUESTS = 2
-_PAUSE = 0.05
+_PAUSE = 0.2
 """Seconds between two commands of one person: this is a load of events, not of the processor."""
 
 
