@@ -37,6 +37,7 @@ from libs.common.errors import (
     Unavailable,
     Unprocessable,
 )
+from libs.common.garbage import seldom_collect
 from libs.common.pages.documents import documents
 from libs.common.personal.vault import Vault
 from libs.common.settings import ServiceSettings
@@ -181,6 +182,7 @@ def build_app(
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncGenerator[None]:
+        seldom_collect()
         async with httpx.AsyncClient(timeout=5) as http:
             app.state.settings = settings
             app.state.database = Database(settings.database_url, pool_size=settings.database_pool_size)

@@ -7,8 +7,6 @@ import argparse
 import asyncio
 from importlib import import_module
 
-import httpx
-
 from libs.common.broker.connect import connect
 from libs.common.db import Database
 from libs.common.inbox import Consumer
@@ -20,12 +18,11 @@ async def _replay(service: str) -> int:
     settings = import_module(f"services.{service}.settings").Settings()
     handlers = import_module(f"services.{service}.consumer").HANDLERS
     database = Database(settings.database_url, pool_size=2)
-    async with httpx.AsyncClient():
-        consumer = Consumer(service=service, database=database, broker=connect(settings), handlers=handlers)
-        try:
-            return await consumer.redrive(everything=True)
-        finally:
-            await database.close()
+    consumer = Consumer(service=service, database=database, broker=connect(settings), handlers=handlers)
+    try:
+        return await consumer.redrive(everything=True)
+    finally:
+        await database.close()
 
 
 def main() -> None:

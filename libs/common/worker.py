@@ -24,6 +24,7 @@ from libs.common.broker import RETENTION, Broker, BrokerError
 from libs.common.broker.connect import connect
 from libs.common.db import Database
 from libs.common.errors import Unavailable
+from libs.common.garbage import seldom_collect
 from libs.common.inbox import Consumer, Handlers
 from libs.common.listen import Listener
 from libs.common.outbox import Relay
@@ -225,6 +226,7 @@ async def _serve(service: str, settings: ServiceSettings, handlers: Handlers, du
 def main(service: str, settings: ServiceSettings, *, handlers: Handlers, duties: Sequence[Duty] = ()) -> None:
     """The whole of a service's `worker.py`."""
     telemetry.start(f"{service}-worker", level=settings.log_level)
+    seldom_collect()
     with asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(_serve(service, settings, handlers, duties))
 
