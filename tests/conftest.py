@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,17 @@ from deploy.local.postgres import PostgresServer
 from tests import variables
 
 _BROKERS = ("embedded", "kafka")
+_LONGEST = (
+    "test_events.py",
+    "test_schemathesis.py",
+    "test_broker.py",
+    "test_typescript.py",
+    "test_people.py",
+    "test_thread.py",
+    "test_assembling.py",
+    "test_alerts.py",
+)
+"""What takes a minute of its part, or half of one, begins first: begun last, one process would have it alone."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,16 +39,20 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name the tests that share servers, and so stay in one process (`--dist=loadgroup`), before xdist reads it."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_sharing(item)))
 
 
 def _sharing(item: pytest.Item) -> str:
     """Those of a file; where a session has a platform for each broker, or one that was lived on, those that use it."""
-    if isinstance(item, pytest.Function) and "lived" in item.fixturenames:
+    names = item.fixturenames if isinstance(item, pytest.Function) else ()
+    if "lived" in names:
         return "lived"
+    if "alone" in names:
+        return item.nodeid
     chosen = item.name.partition("[")[2].rstrip("]").split("-")
     broker = next((one for one in _BROKERS if one in chosen), None)
     return broker if broker and item.path.parent.name in ("faults", "e2e") else item.nodeid.partition("::")[0]

@@ -21,7 +21,7 @@ from deploy.local.kafka import keep_classes
 from deploy.local.nursery import ROOT
 from deploy.local.promtool import ensure_promtool
 
-_TURNS = ({"unit": 3}, {"contract": 3}, {"faults": 2}, {"e2e": 2, "conformance": 2})
+_TURNS = ({"unit": 3}, {"contract": 3}, {"faults": 3}, {"e2e": 3, "conformance": 2})
 """The parts that run side by side, each in so many processes: more than two cores, since tests wait for servers."""
 _PROCESSES = {part: processes for turn in _TURNS for part, processes in turn.items()}
 _SEPARATE = tuple(part for part in _PROCESSES if part != "unit")
@@ -40,10 +40,12 @@ class Outcome:
 
 
 def _arguments(part: str) -> Sequence[str]:
-    """Of pytest. Tests that share servers are a group (`tests/conftest.py`), and stay in one process."""
+    """Of pytest. Tests that share servers are a group, and stay in one process; `tests/conftest.py` puts the longest
+    groups first.
+    """
     rest = ["tests", *(f"--ignore=tests/{name}" for name in _SEPARATE)]
     paths = rest if part == "unit" else [f"tests/{part}"]
-    return *paths, f"--numprocesses={_PROCESSES[part]}", "--dist=loadgroup"
+    return *paths, f"--numprocesses={_PROCESSES[part]}", "--dist=loadgroup", "--no-loadscope-reorder"
 
 
 async def run(wanted: Collection[str], folder: Path) -> list[Outcome]:
@@ -105,11 +107,15 @@ def _counts(report: Path) -> dict[str, int]:
     }
 
 
-def _prepare(folder: Path) -> None:
-    asyncio.run(keep_classes(folder / "kafka"))
-    ensure_chromium()
-    ensure_promtool()
-    asyncio.run(cluster.build(folder / "cluster"))
+async def _prepare(folder: Path) -> None:
+    await asyncio.gather(_fetch(folder / "kafka"), cluster.build(folder / "cluster"))
+
+
+async def _fetch(kafka: Path) -> None:
+    await keep_classes(kafka)
+    # One after the other: apt-get lets nobody in beside itself.
+    await asyncio.to_thread(ensure_chromium)
+    await asyncio.to_thread(ensure_promtool)
 
 
 def main() -> None:
@@ -122,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-test-") as folder:
         begin = time.monotonic()
         try:
-            _prepare(Path(folder))
+            asyncio.run(_prepare(Path(folder)))
         except StartError as error:
             sys.exit(str(error))
         preparing = time.monotonic() - begin
