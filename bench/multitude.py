@@ -72,6 +72,9 @@ async def _multiply(postgres: PostgresServer, service: str, store_id: UUID, copi
     await connection.execute("SET maintenance_work_mem = '1GB'")
     for model in _TABLES[service]:
         async with connection.transaction():
+            # All that is needed at once: of two who want more than they have, workers among them, each may wait for the
+            # other.
+            await connection.execute(f"LOCK TABLE {model.__tablename__}")
             # Built once over all rows, an index with random keys takes a fraction of what entering each row takes.
             await connection.execute(_WITHOUT_INDEXES, model.__tablename__)
             await connection.execute(_copying(model.__table__), store_id, copies)

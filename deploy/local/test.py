@@ -21,7 +21,7 @@ from deploy.local.kafka import keep_classes
 from deploy.local.nursery import ROOT
 from deploy.local.promtool import ensure_promtool
 
-_TURNS = ({"unit": 3}, {"contract": 3}, {"faults": 3}, {"e2e": 3, "conformance": 2})
+_TURNS = ({"unit": 3}, {"contract": 3}, {"faults": 3}, {"e2e": 2, "conformance": 2})
 """The parts that run side by side, each in so many processes: more than two cores, since tests wait for servers."""
 _PROCESSES = {part: processes for turn in _TURNS for part, processes in turn.items()}
 _SEPARATE = tuple(part for part in _PROCESSES if part != "unit")
