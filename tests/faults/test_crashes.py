@@ -10,7 +10,7 @@ from tests.faults.load import load
 
 SEED = 20_260_101
 SERVICES = ("orders", "catalog", "privacy")
-_PEOPLE = 3
+_PEOPLE = 2
 
 
 async def test_workers_killed_at_every_point_lose_and_double_nothing(running: Running) -> None:
