@@ -27,6 +27,8 @@ _LONGEST = (
     "test_thread.py",
     "test_assembling.py",
     "test_alerts.py",
+    "test_restores.py",
+    "test_platform.py",
 )
 """What takes a minute of its part, or half of one, begins first: begun last, one process would have it alone."""
 
