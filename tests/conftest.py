@@ -49,7 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _sharing(item: pytest.Item) -> str:
-    """Those of a file; where a session has a platform for each broker, or one that was lived on, those that use it."""
+    """Those of a file; where a session has a platform for each broker, or one that was lived on, those that use it.
+    What has a platform to itself stands alone.
+    """
     names = item.fixturenames if isinstance(item, pytest.Function) else ()
     if "lived" in names:
         return "lived"

@@ -18,6 +18,7 @@ from deploy.local.postgres import PostgresServer
 from deploy.local.waiting import until
 from libs.common.auth import PLATFORM_STORE, Role
 from libs.common.broker import Record
+from libs.common.db import fetch
 from libs.common.events import decode
 from libs.common.inbox import Consumer, Handlers
 from libs.common.personal.participant import Participant
@@ -27,7 +28,7 @@ from services.privacy import key_tasks
 from tests.contract.house import PASSWORD, Furnished, House, Person, buy
 from tests.deliveries import HandedOver
 from tests.privacy.keyring.conftest import RunningKeyring
-from tests.remains import EVIDENCE, TABLES_NAMING_PEOPLE
+from tests.remains import TABLES_NAMING_PEOPLE, counts
 from tests.tokens import authorization
 
 WAITS = 20
@@ -158,18 +159,11 @@ class Lives:
     async def remains(self, email: str, generation: int = 1) -> dict[str, int]:
         """Rows that name somebody's lives up to this one, and keys that would open them."""
         subject_id, found = await self.subject(email), dict[str, int]()
-        values = {"store_id": self.store_id, "subject_id": subject_id, "generation": generation}
         for service in SERVICES:
             async with self.house.database(service).platform_session() as session:
-                for table in (await session.scalars(text(TABLES_NAMING_PEOPLE))).all():
-                    query = (
-                        f"SELECT count(*) FROM {table} WHERE store_id = :store_id"
-                        " AND subject_id = :subject_id AND generation <= :generation"
-                    )
-                    if table == "waiting_letter":
-                        query += " AND kind <> 'RequestLetter'"
-                    if table not in EVIDENCE:
-                        found[f"{service}.{table}"] = await session.scalar(text(query), values) or 0
+                tables = (await session.scalars(text(TABLES_NAMING_PEOPLE))).all()
+                for row in await fetch(session, counts(tables), self.store_id, subject_id, generation):
+                    found[f"{service}.{row.place}"] = row.number
         [keys] = await self.keyring.client("privacy").status([(self.store_id, subject_id)])
         found["keys"] = sum(
             1

@@ -26,9 +26,8 @@ from deploy.local.proof import Proof
 from deploy.local.restore import restore
 from deploy.local.shop import PASSWORD, Account, Order, Shop, key, until
 from tests.faults.databases import Databases
-from tests.faults.people import Life
+from tests.faults.people import Life, remains
 from tests.faults.restoring import bring_back
-from tests.remains import EVIDENCE, LIVE_KEYS, TABLES_NAMING_PEOPLE
 
 _WRONG, _RIGHT = "Canary Mispelt", "Canary Correct"
 _PATIENCE = 90.0
@@ -109,7 +108,8 @@ class Town:
 
     async def nobody_has_come_back(self) -> None:
         """Nothing of the erased person is there or opens, and nobody can sign in as them."""
-        await until(self._nothing_remains, f"nothing to remain, there is {await self._remains()}", _PATIENCE)
+        found = await remains(self.databases, self.erased.life)
+        await until(self._nothing_remains, f"nothing to remain, there is {found}", _PATIENCE)
         findings = await self.proof.compare()
         assert findings and {found.open for found in findings} == {0}, findings
         body = {"grant_type": "password", "email": self.erased.account.email, "password": PASSWORD}
@@ -128,22 +128,7 @@ class Town:
         await until(self._is_closed, "the account to be closed", _PATIENCE)
 
     async def _nothing_remains(self) -> bool | None:
-        return not await self._remains() or None
-
-    async def _remains(self) -> dict[str, int]:
-        life, found = self.erased.life, dict[str, int]()
-        for service in SERVICES:
-            for (table,) in await self.databases.rows(service, TABLES_NAMING_PEOPLE):
-                count = f"SELECT count(*) FROM {table} WHERE store_id = $1 AND subject_id = $2 AND generation <= $3"
-                count += " AND kind <> 'RequestLetter'" if table == "waiting_letter" else ""
-                if table not in EVIDENCE:
-                    found[f"{service}.{table}"] = await self.databases.value(
-                        service, count, life.store_id, life.subject_id, life.generation
-                    )
-        found["keyring.data_key"] = await self.databases.value(
-            "keyring", LIVE_KEYS, life.store_id, life.subject_id, life.generation
-        )
-        return {place: number for place, number in found.items() if number}
+        return not await remains(self.databases, self.erased.life) or None
 
     async def _name_of(self, customer: Customer) -> str | None:
         """As the account and the order say it; None while they differ."""

@@ -11,7 +11,8 @@ from uuid import UUID
 from deploy.local.environment import SERVICES
 from deploy.local.shop import Account
 from tests.faults.conftest import Running
-from tests.remains import EVIDENCE, LIVE_KEYS, TABLES_NAMING_PEOPLE
+from tests.faults.databases import Databases
+from tests.remains import LIVE_KEYS, TABLES_NAMING_PEOPLE, counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +31,15 @@ class Life:
         return cls(UUID(claims["store"]), UUID(claims["subject"]), claims["generation"])
 
 
-async def remains(running: Running, life: Life) -> dict[str, int]:
+async def remains(databases: Databases, life: Life) -> dict[str, int]:
     """Rows that name the person in this or an earlier life, by service and table, and keys that would open them."""
     whom = life.store_id, life.subject_id, life.generation
-    found: dict[str, int] = {"keyring.data_key": await running.databases.value("keyring", LIVE_KEYS, *whom)}
+    found: dict[str, int] = {"keyring.data_key": await databases.value("keyring", LIVE_KEYS, *whom)}
     for service in SERVICES:
-        tables = [table for (table,) in await running.databases.rows(service, TABLES_NAMING_PEOPLE)]
-        counts = " UNION ALL ".join(_count(table) for table in tables if table not in EVIDENCE)
-        for table, number in await running.databases.rows(service, counts, *whom):
+        tables = [table for (table,) in await databases.rows(service, TABLES_NAMING_PEOPLE)]
+        for table, number in await databases.rows(service, counts(tables), *whom):
             found[f"{service}.{table}"] = number
     return {place: number for place, number in found.items() if number}
-
-
-def _count(table: str) -> str:
-    query = f"""SELECT '{table}', count(*) FROM {table}
-        WHERE store_id = $1 AND subject_id = $2 AND generation <= $3"""
-    return query + (" AND kind <> 'RequestLetter'" if table == "waiting_letter" else "")
 
 
 def letters(running: Running, to: str, subject: str) -> set[str]:

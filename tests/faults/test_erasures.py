@@ -55,7 +55,7 @@ async def test_a_participant_that_is_down_is_waited_for(
     await billing.start()
     done = await running.ends(asked["id"])
     assert {part["participant"] for part in done["parts"]} == {*SERVICES, "keyring"}
-    assert await remains(running, Life.of(person)) == {}
+    assert await remains(running.databases, Life.of(person)) == {}
     await running.holds()
 
 
@@ -77,7 +77,7 @@ async def test_without_the_keyring_commands_wait_and_nothing_looks_erased(runnin
     await _nothing_looks_erased(running, person, order.id, cart)
     await keyring.start()
     await running.ends(asked["id"])
-    assert await remains(running, Life.of(person)) == {}
+    assert await remains(running.databases, Life.of(person)) == {}
     await running.shop.order_settles(await running.buy(), "awaiting_payment")
     await running.holds()
 
@@ -152,7 +152,7 @@ async def test_an_erasure_that_races_with_everything_leaves_and_resurrects_nothi
     assert set(signed_in) <= {200, 400, 401, 409}, signed_in
     await becomes(lambda: _all_ended(running, life), "every request of the person to end")
     await running.holds()
-    assert await remains(running, life) == {}
+    assert await remains(running.databases, life) == {}
     findings = await proof.compare()
     assert len(findings) > 1 and {found.open for found in findings} == {0}, findings
     await _comes_back(running, person, life)
@@ -209,7 +209,7 @@ async def test_an_erasure_that_races_with_a_payment_came_first_or_is_looked_at(r
             assert (await running.shop.order(order, running.owner.headers))["state"] == "paid"
             await running.approve(request["id"])
         await running.ends(request["id"])
-        assert set(await remains(running, Life.of(person))) <= _KEPT_OF_A_SALE
+        assert set(await remains(running.databases, Life.of(person))) <= _KEPT_OF_A_SALE
     await running.holds()
 
 
@@ -261,7 +261,7 @@ async def test_an_erasure_goes_on_over_an_address_that_is_found_meanwhile(runnin
     await billing.start()
     await running.ends(asked["id"])
     for life in lives:
-        assert await remains(running, life) == {}
+        assert await remains(running.databases, life) == {}
     linked = "SELECT count(*) FROM person_subject WHERE store_id = $1"
     assert await running.databases.value("privacy", linked, lives[0].store_id) == 0
     await running.holds()
@@ -287,7 +287,7 @@ async def test_replaying_everything_twice_changes_no_row_and_recreates_nobody(ru
         await asyncio.gather(*(worker.start() for worker in running.processes()))
         await becomes(lambda: _is_read_to_the_end(running), "everything to be sent and read again")
         assert await _at_rest(running) == before
-        assert await remains(running, Life.of(person)) == {}
+        assert await remains(running.databases, Life.of(person)) == {}
     await running.holds()
 
 
@@ -374,7 +374,7 @@ async def test_two_hundred_requests_end_once_each_while_everything_restarts(runn
         for person, ids in requests.items():
             for request_id in ids:
                 _ended_once(await running.ends(request_id, *OVER, within=3 * PATIENCE))
-            assert await remains(running, Life.of(person)) == {}
+            assert await remains(running.databases, Life.of(person)) == {}
     _told_once(peer, requests)
     await running.holds()
     await _at_rest(running)

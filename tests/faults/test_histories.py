@@ -242,7 +242,7 @@ async def _never(history: Chronicle) -> list[str]:
                 found.append(f"{one} opens by its secret: {secret.text}")
     for life in model.destroyed:
         person = next(one for one in history.people if one.name == life.person)
-        left = await remains(history.running, person.lives[life.number])
+        left = await remains(history.running.databases, person.lives[life.number])
         if set(left) - _KEPT_OF_A_SALE:
             found.append(f"of {life} remain {left}")
         headers = person.tokens[life.number].headers
