@@ -1,6 +1,7 @@
 """The manners every interface has: problems that repeat nothing, bounds, commits before answers, replies once."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -250,3 +251,10 @@ def test_a_foreign_cursor_is_refused(cursor: str) -> None:
 
 def test_a_cursor_comes_back_as_it_was() -> None:
     assert decode_cursor(encode_cursor("ünï", 7), str, int) == ("ünï", 7)
+
+
+async def test_who_serves_does_not_look_for_garbage_all_the_time(client: httpx.AsyncClient) -> None:
+    """References free what a request makes, and to look among all that is new costs more than it finds."""
+    looked = gc.get_stats()[0]["collections"]
+    await asyncio.gather(*(client.get("/test/healthz/live") for _ in range(200)))
+    assert gc.get_stats()[0]["collections"] - looked <= 3
