@@ -5,7 +5,7 @@ Row-level security is the net under every query: a session that is bound to no s
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, ClassVar, cast
@@ -19,18 +19,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from libs.common.errors import Unavailable
 
 ALL_STORES = "*"
 """The scope of a worker's own machinery and of the few look-ups that cross stores, each opened by name."""
-
-DRIVER = "postgresql+asyncpg://"
-"""An engine's address, whose driver is given the real one as `dsn`: SQLAlchemy takes addresses apart by its own rules,
-and knows neither `sslmode` nor what else PostgreSQL's own programs find there (libpq, 32.1.2).
-"""
 
 # A hint that a crash of the server forgets costs one interval of polling, so nobody waits for the disk.
 _NOTIFY = """
@@ -69,6 +64,15 @@ def impersonal(reason: str) -> dict[str, str]:
     return {"impersonal": reason}
 
 
+def engine_of(url: str, *, connect_args: Mapping[str, Any] | None = None, **options: Any) -> AsyncEngine:
+    """An engine of the database at an address, which the driver reads itself: SQLAlchemy takes addresses apart by its
+    own rules, and knows neither `sslmode` nor what else PostgreSQL's own programs find there (libpq, 32.1.2).
+    """
+    return create_async_engine(
+        "postgresql+asyncpg://", connect_args={"dsn": url, **(connect_args or {})}, **options
+    )
+
+
 def bind_store(session: AsyncSession, store_id: UUID | str) -> None:
     """Bind every transaction of the session to one store, from its first statement."""
     session.info["store"] = str(store_id)
@@ -85,8 +89,8 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = url
-        self.engine = create_async_engine(
-            DRIVER,
+        self.engine = engine_of(
+            url,
             pool_size=pool_size,
             # Connections beyond the pool would be closed after each use, and opening one costs more than ten queries.
             max_overflow=0,
@@ -97,7 +101,6 @@ class Database:
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
             connect_args={
-                "dsn": url,
                 "timeout": 5,
                 "command_timeout": 30,
                 "prepared_statement_cache_size": _STATEMENTS,

@@ -8,10 +8,9 @@ from alembic import command, context
 from alembic.config import Config
 from alembic.op import get_bind
 from sqlalchemy import Connection, MetaData, text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from libs.common.db import DRIVER
+from libs.common.db import engine_of
 
 # The setting is an empty string once the transaction that named a store is over, and `*` names no store.
 # CASE, because a planner that takes `store_id = … OR …` apart counts the store twice, in the policy and in the
@@ -27,7 +26,7 @@ async def upgrade(package: str, url: str, app_role: str, revision: str = "head")
 
     `url` is the owner's. Two runs at once wait for each other; all of it happens in one transaction.
     """
-    engine = create_async_engine(DRIVER, connect_args={"dsn": url}, poolclass=NullPool)
+    engine = engine_of(url, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('vitrine migrations'))"))

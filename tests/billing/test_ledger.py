@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Base as Common
+from libs.common.db import engine_of
 from services.billing.domain import Method
 from services.billing.models import Base, JournalEntry, PostingRow
 from tests.billing.conftest import TODAY, Shop
@@ -159,8 +160,7 @@ async def test_any_sequence_of_payments_keeps_the_ledger_balanced(
 
 
 async def test_the_migration_makes_what_the_models_declare(billing_environment: Mapping[str, str]) -> None:
-    url = billing_environment["BILLING_MIGRATION_DATABASE_URL"].replace("postgresql", "postgresql+asyncpg", 1)
-    engine = create_async_engine(url)
+    engine = engine_of(billing_environment["BILLING_MIGRATION_DATABASE_URL"])
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
     await engine.dispose()

@@ -8,11 +8,10 @@ import pytest
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from deploy.local.postgres import PostgresServer
 from libs.common import tables
-from libs.common.db import Database
+from libs.common.db import Database, engine_of
 from libs.common.migrations import _grant  # pyright: ignore[reportPrivateUsage]
 
 
@@ -55,8 +54,7 @@ async def make_common(postgres: PostgresServer) -> AsyncIterator[Callable[[], ob
             )
         await superuser.execute(f"CREATE DATABASE {name} OWNER {name}_owner")
         await superuser.close()
-        owner = postgres.url(name, f"{name}_owner").replace("postgresql://", "postgresql+asyncpg://", 1)
-        engine = create_async_engine(owner)
+        engine = engine_of(postgres.url(name, f"{name}_owner"))
         async with engine.begin() as connection:
             await connection.run_sync(_create_tables, f"{name}_app")
         await engine.dispose()

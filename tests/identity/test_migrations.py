@@ -6,8 +6,8 @@ from uuid import uuid4
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from libs.common.db import engine_of
 from libs.common.tables import METADATA
 from services.identity.models import Base
 from tests.identity.conftest import World
@@ -15,7 +15,7 @@ from tests.identity.conftest import World
 
 async def test_migrations_and_models_agree(identity_environment: Mapping[str, str]) -> None:
     url = identity_environment["IDENTITY_MIGRATION_DATABASE_URL"]
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1))
+    engine = engine_of(url)
 
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True})

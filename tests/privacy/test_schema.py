@@ -6,9 +6,8 @@ from typing import Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from libs.common.db import Database
+from libs.common.db import Database, engine_of
 from libs.common.tables import METADATA
 from services.privacy.models import Base
 from tests.privacy.conftest import Platform
@@ -29,7 +28,7 @@ def _differences(connection: Connection) -> list[Any]:
 
 async def test_migrations_lead_to_the_models(privacy_environment: Mapping[str, str]) -> None:
     url = privacy_environment["PRIVACY_MIGRATION_DATABASE_URL"]
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1))
+    engine = engine_of(url)
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
     await engine.dispose()

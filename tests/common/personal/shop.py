@@ -10,12 +10,12 @@ from alembic.runtime.migration import MigrationContext
 from joserfc.jwk import ECKey
 from pydantic import EmailStr, Field
 from sqlalchemy import Connection, MetaData, UniqueConstraint, select, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from deploy.local.postgres import PostgresServer
 from libs.common import db, tables
-from libs.common.db import Database, impersonal
+from libs.common.db import Database, engine_of, impersonal
 from libs.common.migrations import _grant, isolate_stores  # pyright: ignore[reportPrivateUsage]
 from libs.common.personal.data import PersonalData, PersonalValue, Sealed, SealedColumn
 from libs.common.personal.holdings import Attached, Beside, Holding, OnErase, OnRectify, Person, Reference
@@ -227,7 +227,7 @@ async def shop_database(postgres: PostgresServer) -> AsyncGenerator[tuple[Databa
     await superuser.execute(f"CREATE DATABASE {name} OWNER {owner}")
     await superuser.close()
     owners = postgres.url(name, owner)
-    engine = create_async_engine(owners.replace("postgresql://", "postgresql+asyncpg://", 1))
+    engine = engine_of(owners)
     async with engine.begin() as connection:
         await connection.run_sync(_create, app)
     await engine.dispose()
