@@ -325,10 +325,15 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):
         # What a pool raises where SQLAlchemy's own errors are not around it: `Database.read`.
         return not error.sqlstate or error.sqlstate[:2] in _OUTAGES
+    if isinstance(error, DriverError):
+        # What SQLAlchemy's pool passes on as it is when a server ends while a new connection to it is set up.
+        return str(error) == _CLOSED
     state = str(error.sqlstate) if isinstance(error, PostgresError) else ""
     return state[:2] in _OUTAGES or state in _NOT_THIS_TIME
 
 
+_CLOSED = "connection is closed"
+"""What asyncpg says of a connection that ended before it was used; for a wrong use it has the same class of error."""
 _OUTAGES = frozenset({"08", "53", "57"})
 """Classes of PostgreSQL's appendix A: connection exception, insufficient resources (disk full, too many
 connections), operator intervention (shutdown)."""

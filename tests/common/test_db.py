@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from asyncpg import DataError
+from sqlalchemy import event, text
 
 from deploy.local.postgres import PostgresServer
 from deploy.local.waiting import until
-from libs.common.db import Database
+from libs.common.db import Database, fetch
 from libs.common.errors import Unavailable
 from tests.common.conftest import Common
 
@@ -48,6 +49,31 @@ async def _used_at_once(common: Common) -> list[Any]:
             return raw.driver_connection
 
     return await asyncio.gather(*(use() for _ in range(_AT_ONCE)))
+
+
+async def test_a_server_that_ends_while_a_connection_is_set_up_is_an_outage(common: Common) -> None:
+    """Whoever uses a database waits then, and tries again; for anything else a worker would end."""
+    database = Database(common.database.url, pool_size=1)
+    event.listen(database.engine.sync_engine, "connect", _has_ended, insert=True)
+    for use in (database.session, database.transaction):
+        with pytest.raises(Unavailable):
+            async with use(common.store_id) as opened:
+                await fetch(opened, "SELECT 1")
+    with pytest.raises(Unavailable):
+        await database.read(common.store_id, "SELECT 1")
+    event.remove(database.engine.sync_engine, "connect", _has_ended)
+    assert await database.read(common.store_id, "SELECT 1") == 1
+    await database.close()
+
+
+def _has_ended(connection: Any, _record: object) -> None:
+    connection.driver_connection.terminate()
+
+
+async def test_what_a_statement_is_wrongly_given_is_no_outage(common: Common) -> None:
+    with pytest.raises(DataError):
+        async with common.database.transaction(common.store_id) as transaction:
+            await fetch(transaction, "SELECT $1::bigint", "no number")
 
 
 async def test_an_address_says_in_the_words_of_postgresql_how_to_connect(common: Common) -> None:
