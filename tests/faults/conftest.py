@@ -186,12 +186,17 @@ class Running:
 
     async def ends(self, request_id: str, *states: str, within: float = PATIENCE) -> dict[str, Any]:
         """A request once it has ended, by itself."""
+        seen: dict[str, Any] = {}
 
         async def look() -> dict[str, Any] | None:
-            seen = await self.request(request_id)
+            seen.update(await self.request(request_id))
             return seen if seen["state"] in (states or ("completed",)) else None
 
-        return await until(look, "the request to end", within)
+        try:
+            return await until(look, "the request to end", within)
+        except Surprise:
+            print("still", seen["state"], *(part for part in seen["parts"] if part["state"] == "waiting"))
+            raise
 
     # --- What holds --------------------------------------------------------------------------------------
 
