@@ -29,6 +29,7 @@ from services.identity.models import Account, AccountSession
 from services.orders.domain import State
 from services.orders.models import Order, OrderLine
 from services.privacy.models import Expiry
+from services.privacy.retention.periods import choice_of
 
 ORDERS_EACH = 5
 _LINES_EACH = 3
@@ -194,12 +195,14 @@ class Crowd:
                 for person, *_ in orders[::ORDERS_EACH]
             ),
         ]
+        async with database.transaction(self._store_id) as transaction:
+            choice = await choice_of(transaction, self._store_id)
         rows = [
             {
                 "store_id": self._store_id, "subject_id": person.subject_id, "generation": 1, "retention": retention,
                 "bucket": bucket, "clock": clock, "started_at": _now(), "state": "running",
                 "expires_on": ends[retention], "told_on": ends[retention],
-                "due_at": datetime.combine(ends[retention], datetime.min.time(), UTC),
+                "due_at": choice.due_at(ends[retention]), "revision": choice.revision,
             }
             for person, retention, bucket, clock in places
         ]  # fmt: skip

@@ -302,6 +302,19 @@ class Query:
         return await fetch(session, self._statement, *(values[place] for place in self._places))
 
 
+class Batch(Query):
+    """The next few of very many, `ORDER BY … LIMIT`, from an index that has this order.
+
+    PostgreSQL would read all of them to sort them while it believes that there are few: it has no statistics of a table
+    yet, or none of a condition that spans columns. That it must not sort holds until the transaction ends.
+    """
+
+    async def rows(self, session: AsyncSession | Transaction, **values: object) -> list[Any]:
+        """Its rows. Raises KeyError when a place is not filled."""
+        await fetch(session, "SELECT set_config('enable_sort', 'off', true)")
+        return await super().rows(session, **values)
+
+
 async def _driver_of(session: AsyncSession) -> Any:
     if session.in_transaction():
         connection = session.sync_session.connection()

@@ -645,7 +645,11 @@ class Expiry(Base):
             postgresql_where=text("told_on IS DISTINCT FROM expires_on AND state IN ('running', 'stopped')"),
         ),
         Index(
-            "ix_expiry_under_way", "next_try_at", postgresql_where=text("state IN ('destroying', 'cleaning')")
+            "ix_expiry_under_way", "state", "next_try_at",
+            postgresql_where=text("state IN ('destroying', 'cleaning')"),
+        ),
+        Index(
+            "ix_expiry_clean", "destroyed_at", postgresql_where=text("state = 'cleaning' AND waiting = '{}'")
         ),
         Index(
             "ix_expiry_revision", "store_id", "revision",

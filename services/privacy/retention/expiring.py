@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common import inbox
-from libs.common.db import ALL_STORES, Query, Row, Transaction, fetch, ring_after_commit
+from libs.common.db import ALL_STORES, Batch, Query, Row, Transaction, fetch, ring_after_commit
 from libs.common.events import Received
 from libs.common.events.privacy import KeysExpired, RowsCleaned
 from libs.common.inbox import batched
@@ -92,10 +92,10 @@ def places_of(rows: Iterable[Any]) -> dict[str, list[Any]]:
 
 # --- Telling the keyring ---------------------------------------------------------------------------------
 
-_UNTOLD = Query("""
+UNTOLD = Batch("""
     SELECT store_id, subject_id, generation, retention, bucket, expires_on FROM expiry
     WHERE told_on IS DISTINCT FROM expires_on AND state IN ('running', 'stopped')
-    LIMIT :limit
+    ORDER BY store_id, subject_id LIMIT :limit
 """)
 # What has moved meanwhile is told once more; if two tell at once, a day that is too late is found out on the day.
 _TOLD = Query(f"""
@@ -108,7 +108,7 @@ _TOLD = Query(f"""
 async def tell(work: Work) -> int:
     """Let the keyring know new and moved days. Returns 0 unless more are waiting. Raises KeyringUnavailable."""
     async with work.database.transaction(ALL_STORES) as transaction:
-        rows = await _UNTOLD.rows(transaction, limit=AT_ONCE)
+        rows = await UNTOLD.rows(transaction, limit=AT_ONCE)
     if rows:
         await keyring_of(work.settings, work.http).expire([_expiry(row) for row in rows])
         async with work.database.transaction(ALL_STORES) as transaction:
@@ -125,15 +125,19 @@ def _expiry(row: Row) -> Expiry:
 # --- The day ---------------------------------------------------------------------------------------------
 
 # What was claimed and not finished, by a crash for instance, is claimed again.
-_CLAIM = Query(f"""
-    UPDATE expiry SET state = 'destroying', next_try_at = CAST(:until AS timestamptz), attempts = attempts + 1
-    WHERE {_PLACE} IN (
+CLAIM = Batch(f"""
+    WITH claimed_before AS (
         SELECT store_id, subject_id, generation, retention, bucket FROM expiry
-        WHERE (state = 'running' AND due_at <= :due AND told_on = expires_on
-                AND (next_try_at IS NULL OR next_try_at <= :now)
-            OR state = 'destroying' AND next_try_at <= :now)
-            AND NOT {STOPPED}
-        ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+        WHERE state = 'destroying' AND next_try_at <= :now AND NOT {STOPPED}
+        ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), due AS (
+        SELECT store_id, subject_id, generation, retention, bucket FROM expiry
+        WHERE state = 'running' AND due_at <= :due AND told_on = expires_on
+            AND (next_try_at IS NULL OR next_try_at <= :now) AND NOT {STOPPED}
+        ORDER BY due_at LIMIT :limit - (SELECT count(*) FROM claimed_before) FOR UPDATE SKIP LOCKED
+    )
+    UPDATE expiry SET state = 'destroying', next_try_at = CAST(:until AS timestamptz), attempts = attempts + 1
+    WHERE {_PLACE} IN (TABLE claimed_before UNION ALL TABLE due)
     RETURNING store_id, subject_id, generation, retention, bucket, expires_on, key_ids
 """)  # noqa: S608 - constants of this module
 _NAME = Query(f"""
@@ -151,7 +155,7 @@ async def expire(work: Work) -> int:
     now = work.clock()
     claim = {"now": now, "due": now - SEALED_WITHIN, "until": now + _LEASE, "limit": AT_ONCE}
     async with work.database.transaction(ALL_STORES) as transaction:
-        rows = await _CLAIM.rows(transaction, **claim, even_on_hold=_EVEN_ON_HOLD)
+        rows = await CLAIM.rows(transaction, **claim, even_on_hold=_EVEN_ON_HOLD)
     if not rows:
         return 0
     keyring = keyring_of(work.settings, work.http)
@@ -246,7 +250,7 @@ async def _holders(session: AsyncSession | Transaction) -> str:
 
 # --- Rows ------------------------------------------------------------------------------------------------
 
-_UNHEARD = Query(f"""
+UNHEARD = Batch(f"""
     UPDATE expiry SET attempts = attempts + 1, next_try_at = CAST(:now AS timestamptz)
         + make_interval(secs => least(:longest, :first * 2 ^ least(attempts + 1, 20)))
     WHERE {_PLACE} IN (
@@ -261,7 +265,7 @@ async def remind(work: Work) -> int:
     """Tell those who have not answered once more, with pauses that double from half a minute to ten minutes."""
     pauses = {"first": _FIRST_PAUSE.total_seconds(), "longest": _LONGEST_PAUSE.total_seconds()}
     async with work.database.platform_session() as session:
-        rows = await _UNHEARD.rows(session, now=work.clock(), limit=AT_ONCE, **pauses)
+        rows = await UNHEARD.rows(session, now=work.clock(), limit=AT_ONCE, **pauses)
         for store_id, of_store in by_store(rows).items():
             await publish_all(session, [_told(row) for row in of_store], store_id=store_id, source=SOURCE)
     return len(rows) // AT_ONCE
@@ -299,13 +303,13 @@ class _Place:
 
 
 # What began meanwhile has the version of the row, which it has to be above once more.
-_FINISH = Query(f"""
+FINISH = Batch(f"""
     UPDATE expiry SET state = 'over', over_at = :now, next_try_at = NULL,
         version = version - CASE WHEN next_clock IS NULL THEN 0 ELSE 1 END
     WHERE {_PLACE} IN (
         SELECT store_id, subject_id, generation, retention, bucket FROM expiry
         WHERE state = 'cleaning' AND waiting = '{{}}' AND destroyed_at <= :forgotten
-        ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+        ORDER BY destroyed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, version,
         left_by, left_by <> '{{}}' OR EXISTS (
             SELECT FROM request WHERE claim = 'erasure' AND state IN ('running', 'checking', 'completed')
@@ -320,7 +324,7 @@ async def finish(work: Work) -> int:
     now = work.clock()
     values = {"now": now, "forgotten": now - lapse(), "limit": AT_ONCE}
     async with work.database.platform_session() as session:
-        rows = await _FINISH.rows(session, **values)
+        rows = await FINISH.rows(session, **values)
         for store_id, of_store in by_store(row for row in rows if row.next_clock).items():
             await start(session, store_id, [_next(row) for row in of_store])
         for row in rows:

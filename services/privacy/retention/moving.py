@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.db import ALL_STORES, Query, Row, ring_after_commit
+from libs.common.db import ALL_STORES, Batch, Query, Row, ring_after_commit
 from libs.common.personal.vocabulary import Clock
 from libs.common.worker import Work
 from services.privacy.retention.periods import Choice, choice_from
@@ -16,13 +16,15 @@ CHANNEL = "periods"
 AT_ONCE = 1000
 
 # The revision that was read with the rows is what they are computed by: a choice made meanwhile takes another turn.
-_BEHIND = Query("""
-    SELECT expiry.store_id, subject_id, generation, retention, bucket, clock, started_at, state,
-        chosen.lengths, chosen.zone, chosen.revision, chosen.version
-    FROM retention_settings AS chosen
-    JOIN expiry ON expiry.store_id = chosen.store_id AND expiry.revision < chosen.revision
-        AND state IN ('running', 'stopped') AND clock = ANY(CAST(:clocks AS text[]))
-    LIMIT :limit FOR UPDATE OF expiry SKIP LOCKED
+BEHIND = Batch("""
+    SELECT behind.*, chosen.lengths, chosen.zone, chosen.revision, chosen.version
+    FROM retention_settings AS chosen CROSS JOIN LATERAL (
+        SELECT store_id, subject_id, generation, retention, bucket, clock, started_at, state FROM expiry
+        WHERE expiry.store_id = chosen.store_id AND expiry.revision < chosen.revision
+            AND state IN ('running', 'stopped') AND clock = ANY(CAST(:clocks AS text[]))
+        ORDER BY expiry.revision LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) AS behind
+    LIMIT :limit
 """)
 _MOVE = Query("""
     UPDATE expiry SET revision = given.revision, expires_on = given.expires_on, due_at = given.due_at
@@ -43,7 +45,7 @@ def soon(session: AsyncSession) -> None:
 async def move(work: Work) -> int:
     """Compute a batch of days anew. Returns 0 unless more are waiting."""
     async with work.database.transaction(ALL_STORES) as transaction:
-        rows = await _BEHIND.rows(transaction, limit=AT_ONCE, clocks=[clock.value for clock in Clock])
+        rows = await BEHIND.rows(transaction, limit=AT_ONCE, clocks=[clock.value for clock in Clock])
         if rows:
             await _MOVE.rows(transaction, **_moved(rows))
     return len(rows) // AT_ONCE
