@@ -31,12 +31,13 @@ _LONGEST_LINE = 16 * 2**20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one part came to. `seconds` includes starting and stopping its servers."""
+    """What one part came to. `seconds` includes starting and stopping its servers; `failed` names tests, and why."""
 
     part: str
     seconds: float
     exit_code: int
     counts: Mapping[str, int]
+    failed: Sequence[str]
 
 
 def _arguments(part: str) -> Sequence[str]:
@@ -77,7 +78,8 @@ async def _run(part: str, report: Path) -> Outcome:
         os.killpg(pytest.pid, signal.SIGINT)
         await pytest.communicate()
         raise
-    return Outcome(part, time.monotonic() - begin, await pytest.wait(), _counts(report))
+    exit_code, suites = await pytest.wait(), _suites(report)
+    return Outcome(part, time.monotonic() - begin, exit_code, _counts(suites), _failed(suites))
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
@@ -90,11 +92,14 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
 _COUNTED = ("failed", "passed", "skipped", "errors")
 
 
-def _counts(report: Path) -> dict[str, int]:
-    """What pytest counted; nothing when it died before it could write its report."""
+def _suites(report: Path) -> list[ElementTree.Element]:
+    """What pytest wrote down; nothing when it died before it could."""
     if not report.exists():
-        return dict.fromkeys(_COUNTED, 0)
-    suites = list(ElementTree.parse(report).iter("testsuite"))  # noqa: S314 - we have just written it
+        return []
+    return list(ElementTree.parse(report).iter("testsuite"))  # noqa: S314 - we have just written it
+
+
+def _counts(suites: Sequence[ElementTree.Element]) -> dict[str, int]:
     tests, failed, skipped, errors = (
         sum(int(suite.get(name, 0)) for suite in suites)
         for name in ("tests", "failures", "skipped", "errors")
@@ -105,6 +110,20 @@ def _counts(report: Path) -> dict[str, int]:
         "skipped": skipped,
         "errors": errors,
     }
+
+
+def _failed(suites: Sequence[ElementTree.Element]) -> list[str]:
+    """A line for each test that did not pass: thousands of lines lie between what pytest says of it and the end."""
+    return [
+        f"FAILED {case.get('classname')} {case.get('name')}: {_first_line(problem.get('message', ''))}"
+        for suite in suites
+        for case in suite.iter("testcase")
+        for problem in (*case.iter("failure"), *case.iter("error"))
+    ]
+
+
+def _first_line(words: str) -> str:
+    return words.partition("\n")[0]
 
 
 async def _prepare(folder: Path) -> None:
@@ -138,6 +157,8 @@ def main() -> None:
         print(
             f"{outcome.part:<32}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"
         )
+    for outcome in outcomes:
+        print(*outcome.failed, sep="\n", end="\n" if outcome.failed else "")
     print("\n" + summary(outcomes, time.monotonic() - begin))
     sys.exit(any(outcome.exit_code for outcome in outcomes))
 
