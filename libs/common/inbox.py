@@ -186,7 +186,7 @@ class Consumer:
             return _Poison(record, error.reason, blocking=error.blocking)
 
     async def _together(self, items: Sequence[Received[Event] | _Poison]) -> None:
-        async with self._database.platform_session() as session:
+        async with self._database.session(_scope(items)) as session:
             blocked = await _blocked_keys(session, [_record(item).key for item in items])
             events: list[Received[Event]] = []
             for item in items:
@@ -245,8 +245,8 @@ class Consumer:
                     await handler(session, run)  # pyright: ignore[reportArgumentType]
                 else:
                     await handler(session, run[0])  # pyright: ignore[reportArgumentType]
-        await session.flush()
-        await switch_store(session, ALL_STORES)
+            # What is of this store is written while it is bound.
+            await session.flush()
 
     async def redrive(self, *, everything: bool = False) -> int:
         """Drive parked events again whose time has come, oldest of each key first. Returns how many succeeded.
@@ -330,6 +330,12 @@ def _other_traces(run: Sequence[Received[Event]]) -> dict[str, str | None]:
     return {
         event.data.aggregate: event.envelope.traceparent for event in run[1:] if event.data.aggregate != first
     }
+
+
+def _scope(items: Sequence[Received[Event] | _Poison]) -> UUID | str:
+    """The store that all of a batch are of, mostly: so nothing need be bound anew for a run of them."""
+    stores = {item.envelope.store_id for item in items if isinstance(item, Received)}
+    return stores.pop() if len(stores) == 1 else ALL_STORES
 
 
 def _record(item: Received[Event] | _Poison) -> Record:

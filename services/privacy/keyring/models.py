@@ -108,7 +108,6 @@ class DataKey(KeyringBase):
         ),
         CheckConstraint("state IN ('active', 'restricted')", name="state"),
         CheckConstraint(_BY_ONE, name="wrapped_by_one"),
-        Index("ix_data_key_retention", "store_id", "retention"),
         Index("ix_data_key_restricted", "key_id", postgresql_where=text("state = 'restricted'")),
         Index("ix_data_key_retired", "key_id", postgresql_where=text("retired_at IS NOT NULL")),
     )
