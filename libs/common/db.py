@@ -311,8 +311,13 @@ class Batch(Query):
 
     async def rows(self, session: AsyncSession | Transaction, **values: object) -> list[Any]:
         """Its rows. Raises KeyError when a place is not filled."""
-        await fetch(session, "SELECT set_config('enable_sort', 'off', true)")
+        await fetch(session, _UNSORTED)
         return await super().rows(session, **values)
+
+
+_UNSORTED = (
+    "SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)"
+)
 
 
 async def _driver_of(session: AsyncSession) -> Any:

@@ -60,10 +60,10 @@ _BATCHES: dict[str, tuple[Batch, dict[str, Any], dict[str, Any]]] = {
 """By what waits: the statement that takes a batch of it, rows that wait for it, and what it is told."""
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["without-statistics", "with-statistics"])
+@pytest.mark.parametrize("statistics", ["of-nothing", "of-before", "of-now"])
 @pytest.mark.parametrize("waits", _BATCHES)
 async def test_a_batch_reads_about_as_many_rows_as_it_has(
-    lasting: Lasting, privacy_environment: Mapping[str, str], waits: str, *, known: bool
+    lasting: Lasting, privacy_environment: Mapping[str, str], waits: str, statistics: str
 ) -> None:
     batch, row, told = _BATCHES[waits]
     # Only the owner of a table may analyze it. What is filled in is rolled back.
@@ -72,13 +72,15 @@ async def test_a_batch_reads_about_as_many_rows_as_it_has(
         async with owner.transaction():
             await owner.execute(f"SELECT set_config('app.store', '{ALL_STORES}', true)")
             transaction = Transaction(owner)
+            if statistics == "of-before":
+                await owner.execute("ANALYZE expiry")
             await fetch(transaction, _CHOICE, lasting.store_id)
             columns = [row.get(name) for name in ("told", "next")]
             await fetch(
                 transaction, _FILL, lasting.store_id, _AGO - timedelta(days=4), row["state"], _DAY, *columns,
                 row.get("waiting", []), row.get("destroyed"),
             )  # fmt: skip
-            if known:
+            if statistics == "of-now":
                 await owner.execute("ANALYZE expiry")
             [before] = await fetch(transaction, _READ)
             taken = await batch.rows(transaction, limit=_BATCH, **told)
