@@ -258,8 +258,12 @@ def _name_the_store(session: Any, _transaction: Any, connection: Any) -> None:  
 
 
 async def switch_store(session: AsyncSession, store_id: UUID | str) -> None:
-    """Bind the running transaction to another store: a consumer's batch holds events of several."""
+    """Bind the running transaction to another store: a consumer's batch holds events of several.
+
+    What the session still holds is written first, while the store that it is of is bound.
+    """
     if session.info.get("store") != str(store_id):
+        await session.flush()
         bind_store(session, store_id)
         await fetch(session, "SELECT set_config('app.store', $1, true)", str(store_id))
 

@@ -245,8 +245,6 @@ class Consumer:
                     await handler(session, run)  # pyright: ignore[reportArgumentType]
                 else:
                     await handler(session, run[0])  # pyright: ignore[reportArgumentType]
-            # What is of this store is written while it is bound.
-            await session.flush()
 
     async def redrive(self, *, everything: bool = False) -> int:
         """Drive parked events again whose time has come, oldest of each key first. Returns how many succeeded.

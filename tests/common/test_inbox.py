@@ -21,6 +21,7 @@ from libs.common.inbox import (
     BatchHandler,
     Consumer,
     Handler,
+    InboxRow,
     _runs,  # pyright: ignore[reportPrivateUsage]
     batched,
 )
@@ -280,6 +281,21 @@ async def test_a_handler_sees_the_rows_of_the_events_store_only(common: Common) 
     stores = [uuid4(), uuid4()]
     await take(consumer(common, look), *(record(Noted(note_id=uuid4(), number=1), store) for store in stores))
     assert seen == [str(store) for store in stores]
+
+
+async def test_what_a_handler_leaves_to_the_session_is_written_in_the_events_store(common: Common) -> None:
+    async def leave(session: AsyncSession, event: Received[Any]) -> None:
+        store_id = event.envelope.store_id
+        session.add(InboxRow(event_id=event.data.note_id, store_id=store_id))
+
+    notes = {uuid4(): uuid4() for _ in range(2)}
+    await take(
+        consumer(common, leave), *(record(Noted(note_id=note, number=1), notes[note]) for note in notes)
+    )
+    async with common.database.platform_session() as session:
+        assert await session.scalar(text("SELECT count(*) FROM dead_event")) == 0
+        left = text("SELECT event_id, store_id FROM inbox WHERE event_id = ANY(:notes)")
+        assert dict(row._tuple() for row in await session.execute(left, {"notes": list(notes)})) == notes
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

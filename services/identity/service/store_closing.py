@@ -137,10 +137,8 @@ async def _publish(session: AsyncSession, event: StoreClosed | StoreReopened | S
 async def tell(session: AsyncSession, owner: Account, letter: Sealed[Letter]) -> None:
     """Write to an owner, whose account is one of the platform's own store."""
     bound = session.info["store"]
-    await session.flush()
     await switch_store(session, owner.store_id)
     mail.post(session, letter, **person(owner))
-    await session.flush()
     await switch_store(session, bound)
 
 
