@@ -36,16 +36,12 @@ _READ = """
 """
 
 _RUNNING = {"state": "running", "told": _DAY}
-_HELD = {"now": NOW, "even_on_hold": []}
+_CLAIMED = {"now": NOW, "due": NOW, "until": NOW + timedelta(minutes=1), "even_on_hold": []}
 _BATCHES: dict[str, tuple[Batch, dict[str, Any], dict[str, Any]]] = {
     "behind-a-choice": (moving.BEHIND, _RUNNING, {"clocks": [clock.value for clock in Clock]}),
     "untold": (expiring.UNTOLD, {"state": "running"}, {}),
-    "due": (expiring.CLAIM, _RUNNING, {"due": NOW, "until": NOW + timedelta(minutes=1), **_HELD}),
-    "claimed-before": (
-        expiring.CLAIM,
-        {"state": "destroying", "told": _DAY, "next": _AGO},
-        {"due": NOW, "until": NOW + timedelta(minutes=1), **_HELD},
-    ),
+    "due": (expiring.CLAIM, _RUNNING, _CLAIMED),
+    "claimed-before": (expiring.CLAIM, {"state": "destroying", "told": _DAY, "next": _AGO}, _CLAIMED),
     "unheard": (
         expiring.UNHEARD,
         {"state": "cleaning", "next": _AGO, "waiting": ["shop"], "destroyed": _AGO},
@@ -68,33 +64,25 @@ async def test_a_batch_reads_about_as_many_rows_as_it_has(
     batch, row, told = _BATCHES[waits]
     # Only the owner of a table may analyze it. What is filled in is rolled back.
     owner = await asyncpg.connect(privacy_environment["PRIVACY_MIGRATION_DATABASE_URL"])
+    transaction = Transaction(owner)
     try:
-        async with owner.transaction():
-            await owner.execute(f"SELECT set_config('app.store', '{ALL_STORES}', true)")
-            transaction = Transaction(owner)
-            if statistics == "of-before":
-                await owner.execute("ANALYZE expiry")
-            await fetch(transaction, _CHOICE, lasting.store_id)
-            columns = [row.get(name) for name in ("told", "next")]
-            await fetch(
-                transaction, _FILL, lasting.store_id, _AGO - timedelta(days=4), row["state"], _DAY, *columns,
-                row.get("waiting", []), row.get("destroyed"),
-            )  # fmt: skip
-            if statistics == "of-now":
-                await owner.execute("ANALYZE expiry")
-            [before] = await fetch(transaction, _READ)
-            taken = await batch.rows(transaction, limit=_BATCH, **told)
-            [after] = await fetch(transaction, _READ)
-            assert len(taken) == _BATCH
-            assert after.sequentially == before.sequentially
-            # Each is found, locked, and found once more to be changed.
-            assert after.by_index - before.by_index <= 4 * _BATCH
-            raise _RolledBack
-    except _RolledBack:
-        pass
+        await owner.execute(f"BEGIN; SELECT set_config('app.store', '{ALL_STORES}', true)")
+        if statistics == "of-before":
+            await owner.execute("ANALYZE expiry")
+        await fetch(transaction, _CHOICE, lasting.store_id)
+        await fetch(
+            transaction, _FILL, lasting.store_id, _AGO - timedelta(days=4), row["state"], _DAY, row.get("told"),
+            row.get("next"), row.get("waiting", []), row.get("destroyed"),
+        )  # fmt: skip
+        if statistics == "of-now":
+            await owner.execute("ANALYZE expiry")
+        [before] = await fetch(transaction, _READ)
+        taken = await batch.rows(transaction, limit=_BATCH, **told)
+        [after] = await fetch(transaction, _READ)
+        assert len(taken) == _BATCH
+        assert after.sequentially == before.sequentially
+        # Each is found, locked, and found once more to be changed.
+        assert after.by_index - before.by_index <= 4 * _BATCH
     finally:
+        await owner.execute("ROLLBACK")
         await owner.close()
-
-
-class _RolledBack(Exception):
-    """Ends a transaction."""

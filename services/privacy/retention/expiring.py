@@ -124,20 +124,21 @@ def _expiry(row: Row) -> Expiry:
 
 # --- The day ---------------------------------------------------------------------------------------------
 
-# What was claimed and not finished, by a crash for instance, is claimed again.
+# What was claimed and not finished, by a crash for instance, is claimed again. Locked rows stay where they are:
+# they are changed by their place, of an array that is made once: a join may take another batch for every row.
 CLAIM = Batch(f"""
     WITH claimed_before AS (
-        SELECT store_id, subject_id, generation, retention, bucket FROM expiry
+        SELECT ctid FROM expiry
         WHERE state = 'destroying' AND next_try_at <= :now AND NOT {STOPPED}
         ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ), due AS (
-        SELECT store_id, subject_id, generation, retention, bucket FROM expiry
+        SELECT ctid FROM expiry
         WHERE state = 'running' AND due_at <= :due AND told_on = expires_on
             AND (next_try_at IS NULL OR next_try_at <= :now) AND NOT {STOPPED}
         ORDER BY due_at LIMIT :limit - (SELECT count(*) FROM claimed_before) FOR UPDATE SKIP LOCKED
     )
     UPDATE expiry SET state = 'destroying', next_try_at = CAST(:until AS timestamptz), attempts = attempts + 1
-    WHERE {_PLACE} IN (TABLE claimed_before UNION ALL TABLE due)
+    WHERE ctid = ANY(ARRAY(TABLE claimed_before UNION ALL TABLE due))
     RETURNING store_id, subject_id, generation, retention, bucket, expires_on, key_ids
 """)  # noqa: S608 - constants of this module
 _NAME = Query(f"""
@@ -250,15 +251,15 @@ async def _holders(session: AsyncSession | Transaction) -> str:
 
 # --- Rows ------------------------------------------------------------------------------------------------
 
-UNHEARD = Batch(f"""
+UNHEARD = Batch("""
     UPDATE expiry SET attempts = attempts + 1, next_try_at = CAST(:now AS timestamptz)
         + make_interval(secs => least(:longest, :first * 2 ^ least(attempts + 1, 20)))
-    WHERE {_PLACE} IN (
-        SELECT store_id, subject_id, generation, retention, bucket FROM expiry
-        WHERE state = 'cleaning' AND waiting <> '{{}}' AND next_try_at <= CAST(:now AS timestamptz)
-        ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM expiry
+        WHERE state = 'cleaning' AND waiting <> '{}' AND next_try_at <= CAST(:now AS timestamptz)
+        ORDER BY next_try_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING store_id, subject_id, generation, retention, bucket, key_ids
-""")  # noqa: S608 - constants of this module
+""")
 
 
 async def remind(work: Work) -> int:
@@ -303,18 +304,18 @@ class _Place:
 
 
 # What began meanwhile has the version of the row, which it has to be above once more.
-FINISH = Batch(f"""
+FINISH = Batch("""
     UPDATE expiry SET state = 'over', over_at = :now, next_try_at = NULL,
         version = version - CASE WHEN next_clock IS NULL THEN 0 ELSE 1 END
-    WHERE {_PLACE} IN (
-        SELECT store_id, subject_id, generation, retention, bucket FROM expiry
-        WHERE state = 'cleaning' AND waiting = '{{}}' AND destroyed_at <= :forgotten
-        ORDER BY destroyed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM expiry
+        WHERE state = 'cleaning' AND waiting = '{}' AND destroyed_at <= :forgotten
+        ORDER BY destroyed_at LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING store_id, subject_id, generation, retention, bucket, expires_on, next_clock, next_started_at, version,
-        left_by, left_by <> '{{}}' OR EXISTS (
+        left_by, left_by <> '{}' OR EXISTS (
             SELECT FROM request WHERE claim = 'erasure' AND state IN ('running', 'checking', 'completed')
                 AND (request.store_id, request.subject_id) = (expiry.store_id, expiry.subject_id)) AS erased
-""")  # noqa: S608 - constants of this module
+""")
 
 
 async def finish(work: Work) -> int:
