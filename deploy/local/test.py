@@ -158,7 +158,8 @@ def main() -> None:
             f"{outcome.part:<32}{outcome.seconds:7.1f} s   {'passed' if not outcome.exit_code else 'FAILED'}"
         )
     for outcome in outcomes:
-        print(*outcome.failed, sep="\n", end="\n" if outcome.failed else "")
+        for line in outcome.failed:
+            print(line)
     print("\n" + summary(outcomes, time.monotonic() - begin))
     sys.exit(any(outcome.exit_code for outcome in outcomes))
 
